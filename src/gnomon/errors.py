@@ -1,0 +1,108 @@
+"""The exception tree, and the wording that every error shares.
+
+    GnomonError                  anything the user can mend; shown as one message, never as a traceback
+    ├── SpecError                a model, cluster, layout or workload that cannot be
+    │   └── LayoutError          a split that does not divide or is not supported
+    ├── CatalogError             a catalog name that does not exist
+    ├── ConfigError              a configuration that does not compose or validate
+    │   └── UntrustedTargetError a `_target_` outside the trusted packages
+    ├── PipelineError            steps that do not fit together
+    ├── PlanError                a workload that the planner refuses to price
+    ├── DataError                training data that is missing or too small
+    ├── RunDirectoryError        a run directory that exists, is missing or is damaged
+    ├── CheckpointError          a checkpoint that cannot be written or read
+    ├── LaunchError              processes that cannot be started
+    │   ├── PortInUseError       the rendezvous port belongs to someone else
+    │   └── RankFailedError      a rank died
+    ├── CalibrationError         a machine that cannot be measured
+    ├── ReportError              run directories that do not make a report
+    └── Interrupted              Ctrl-C or SIGTERM, after the checkpoint was written
+
+Each message says what was set, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GnomonError(Exception):
+    """Something the user can mend; the command line prints it without a traceback and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class SpecError(GnomonError):
+    """A model, cluster, layout or workload that cannot be."""
+
+
+class LayoutError(SpecError):
+    """A split that does not divide or is not supported."""
+
+
+class CatalogError(GnomonError):
+    """A catalog name that does not exist."""
+
+
+class ConfigError(GnomonError):
+    """A configuration that does not compose or validate."""
+
+
+class UntrustedTargetError(ConfigError):
+    """A `_target_` that is not in a trusted package."""
+
+
+class PipelineError(GnomonError):
+    """Steps that do not fit together."""
+
+
+class PlanError(GnomonError):
+    """A workload that the planner refuses to price."""
+
+
+class DataError(GnomonError):
+    """Training data that is missing or too small."""
+
+
+class RunDirectoryError(GnomonError):
+    """A run directory that exists already, is missing or is damaged."""
+
+
+class CheckpointError(GnomonError):
+    """A checkpoint that cannot be written or read."""
+
+
+class LaunchError(GnomonError):
+    """Processes that cannot be started."""
+
+
+class PortInUseError(LaunchError):
+    """The rendezvous port belongs to another process."""
+
+
+class RankFailedError(LaunchError):
+    """A rank died; the others were stopped."""
+
+
+class CalibrationError(GnomonError):
+    """A machine that cannot be measured."""
+
+
+class ReportError(GnomonError):
+    """Run directories that do not make a report."""
+
+
+class Interrupted(GnomonError):
+    """Ctrl-C or SIGTERM arrived; what could be saved was saved."""
+
+    exit_code = 130
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Return a sentence that names the nearest valid name, or all valid ones when none is near."""
+    options = sorted({str(v) for v in valid})
+    near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Valid names: {', '.join(options)}." if options else ""

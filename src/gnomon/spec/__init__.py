@@ -1,0 +1,32 @@
+"""The nouns that describe: the network, the machine, how it is split, and what is asked of it."""
+
+from gnomon.spec._noun import FrozenMap, Noun
+from gnomon.spec.breakdown import MEMORY_TERMS, TIME_TERMS, MemoryBreakdown, TimeBreakdown
+from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec, NetworkTier
+from gnomon.spec.curves import CollectiveCurve, Efficiency, GridCurve, SizeCurve
+from gnomon.spec.hardware_profile import HardwareProfile
+from gnomon.spec.layout import Layout
+from gnomon.spec.model import MLASpec, ModelSpec, MoESpec
+from gnomon.spec.workload import Workload
+
+__all__ = [
+    "MEMORY_TERMS",
+    "TIME_TERMS",
+    "AcceleratorSpec",
+    "ClusterSpec",
+    "CollectiveCurve",
+    "Efficiency",
+    "FrozenMap",
+    "GridCurve",
+    "HardwareProfile",
+    "Layout",
+    "MLASpec",
+    "MemoryBreakdown",
+    "ModelSpec",
+    "MoESpec",
+    "NetworkTier",
+    "Noun",
+    "SizeCurve",
+    "TimeBreakdown",
+    "Workload",
+]

@@ -1,0 +1,142 @@
+"""The base of every noun: frozen, keyword-only, validated, and JSON and YAML in and out without loss."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WrapSerializer
+
+from gnomon.errors import SpecError, did_you_mean
+
+MAX_FILE_BYTES = 64 * 2**20
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+FrozenMap = Annotated[
+    Mapping[K, V],
+    AfterValidator(lambda value: MappingProxyType(dict(value))),
+    WrapSerializer(lambda value, handler: handler(dict(value))),
+]
+"""A mapping that cannot be changed after validation."""
+
+
+class Noun(BaseModel):
+    """A frozen, validated description. Unknown keys are errors that name the nearest valid one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @classmethod
+    def from_mapping(cls, data: Any, where: str = "") -> Self:
+        """Return the noun that `data` describes; raise SpecError naming `where` and every wrong key."""
+        if not isinstance(data, Mapping):
+            raise SpecError(f"{_prefix(cls, where)}expected a mapping of keys to values, found {type(data).__name__}.")
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise SpecError(_prefix(cls, where) + _explain(cls, error)) from None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain JSON values (dicts, lists, numbers, strings)."""
+        return self.model_dump(mode="json")
+
+    def to_json(self) -> str:
+        """Return indented JSON."""
+        return json.dumps(self.to_mapping(), indent=2)
+
+    def to_yaml(self) -> str:
+        """Return YAML with the fields in their order of declaration."""
+        return yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
+
+    def save(self, path: str | Path) -> Path:
+        """Write YAML or JSON, by suffix, atomically; return the path."""
+        path = Path(path)
+        text = self.to_json() + "\n" if path.suffix == ".json" else self.to_yaml()
+        return write_atomically(path, text)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read YAML or JSON; raise SpecError for a missing, malformed or oversized file."""
+        return cls.from_mapping(read_mapping(path), where=str(path))
+
+
+def write_atomically(path: Path, text: str) -> Path:
+    """Write text to a temporary neighbour and rename it over `path`, so that no reader sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """Return the mapping in a YAML or JSON file; raise SpecError with the line when it is malformed."""
+    path = Path(path)
+    if not path.is_file():
+        raise SpecError(f"File not found: '{path}' (looked in {Path.cwd()}). Give a path to a YAML or JSON file.")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise SpecError(f"'{path}' has {path.stat().st_size} bytes; descriptions are limited to {MAX_FILE_BYTES}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_loader())
+    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"'{path}' is not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from None
+    if not isinstance(data, dict):
+        raise SpecError(f"'{path}' must hold a mapping of keys to values, found {type(data).__name__}.")
+    return data
+
+
+def _loader() -> Any:
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _prefix(cls: type, where: str) -> str:
+    return f"{cls.__name__} in {where}: " if where else f"{cls.__name__}: "
+
+
+def _explain(cls: type[BaseModel], error: ValidationError) -> str:
+    return "; ".join(_explain_one(cls, item) for item in error.errors(include_url=False))
+
+
+def _explain_one(cls: type[BaseModel], item: Any) -> str:
+    location = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        fields = _fields_at(cls, item["loc"][:-1])
+        return f"unknown key '{location}'. {did_you_mean(str(item['loc'][-1]), fields)}"
+    if item["type"] == "missing":
+        return f"missing key '{location}'"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not location:
+        return message
+    return f"'{location}' is {item['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _fields_at(cls: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Return the field names of the nested model that `location` leads to."""
+    fields = cls.model_fields
+    for part in location:
+        if part not in fields:
+            continue
+        nested = _nested_model(fields[part].annotation)
+        if nested is not None:
+            fields = nested.model_fields
+    return list(fields)
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _nested_model(argument)
+        if found is not None:
+            return found
+    return None

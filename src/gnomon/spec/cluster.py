@@ -1,0 +1,65 @@
+"""`ClusterSpec`: accelerators, the nodes they sit in and the network tiers between them."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from gnomon.spec._noun import FrozenMap, Noun
+from gnomon.spec.curves import Efficiency
+
+Dtype = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "int8"]
+
+
+class AcceleratorSpec(Noun):
+    """One device as its vendor describes it. Peaks are dense; a figure nobody publishes is absent, not guessed."""
+
+    name: str
+    vendor: str = ""
+    kind: Literal["gpu", "tpu", "cpu", "asic"] = "gpu"
+    peak_flops: FrozenMap[Dtype, PositiveFloat] = Field(default_factory=dict, description="dense FLOP/s by dtype")
+    memory_bytes: PositiveFloat | None = None
+    memory_bandwidth_bytes_per_s: PositiveFloat | None = None
+    tdp_w: PositiveFloat | None = None
+    source: str = ""
+    notes: str = ""
+
+
+class NetworkTier(Noun):
+    """One level of the network: what connects `span` accelerators."""
+
+    name: str
+    span: PositiveInt = Field(description="accelerators that this tier connects")
+    bandwidth_bytes_per_s: PositiveFloat = Field(description="per accelerator and direction")
+    latency_s: NonNegativeFloat = 0.0
+    source: str = ""
+
+
+class ClusterSpec(Noun):
+    """`num_nodes` equal nodes. `tiers` are ordered from the innermost to the outermost."""
+
+    name: str
+    accelerator: AcceleratorSpec
+    accelerators_per_node: PositiveInt
+    num_nodes: PositiveInt = 1
+    tiers: tuple[NetworkTier, ...] = ()
+    efficiency: Efficiency | None = Field(default=None, description="measured or catalogued achieved rates")
+    peak_source: str = Field(default="catalog", description="where peak_flops comes from; printed beside each MFU")
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        spans = [tier.span for tier in self.tiers]
+        if spans != sorted(set(spans)):
+            raise ValueError(f"tiers must be ordered from the innermost to the outermost; their spans are {spans}")
+        return self
+
+    @property
+    def num_accelerators(self) -> int:
+        """Accelerators in the whole cluster."""
+        return self.accelerators_per_node * self.num_nodes
+
+    def tier_for(self, ranks: int) -> NetworkTier | None:
+        """Return the innermost tier that connects `ranks` neighbouring accelerators, or None if none does."""
+        return next((tier for tier in self.tiers if tier.span >= ranks), None)

@@ -1,0 +1,50 @@
+"""`HardwareProfile`: what one machine was measured to achieve."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from gnomon.errors import SpecError
+from gnomon.spec._noun import FrozenMap, Noun
+from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec, NetworkTier
+from gnomon.spec.curves import Efficiency
+
+SCHEMA_VERSION = 1
+
+
+class HardwareProfile(Noun):
+    """A machine measured by `gnomon calibrate`.
+
+    `shares` holds one `Efficiency` per number of ranks on the node, because ranks on a CPU share its cores and
+    memory bandwidth: two ranks with one thread each are not two halves of one rank with two threads.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    created: str = Field(description="UTC date and time, ISO 8601")
+    duration_s: NonNegativeFloat = 0.0
+    accelerator: AcceleratorSpec
+    accelerators_per_node: PositiveInt = 1
+    tier: NetworkTier | None = None
+    shares: FrozenMap[PositiveInt, Efficiency]
+    spread: FrozenMap[str, NonNegativeFloat] = Field(
+        default_factory=dict, description="median over benchmarks of (p90 - p10) / median, by group"
+    )
+    versions: FrozenMap[str, str] = Field(default_factory=dict)
+
+    def cluster(self, num_ranks: int) -> ClusterSpec:
+        """Return this machine as a cluster for `num_ranks` ranks; raise SpecError if that share was not measured."""
+        efficiency = self.shares.get(num_ranks)
+        if efficiency is None:
+            raise SpecError(
+                f"The hardware profile of '{self.accelerator.name}' was measured with {sorted(self.shares)} rank(s) "
+                f"on the node, not {num_ranks}. Measure that too: gnomon calibrate --ranks {num_ranks}."
+            )
+        return ClusterSpec(
+            name=self.accelerator.name,
+            accelerator=self.accelerator,
+            accelerators_per_node=max(self.accelerators_per_node, num_ranks),
+            tiers=(self.tier,) if self.tier else (),
+            efficiency=efficiency,
+            peak_source="highest matrix-multiply rate measured by gnomon calibrate",
+            source=f"measured {self.created}",
+        )

@@ -1,0 +1,130 @@
+"""`ModelSpec`: the architecture of a transformer, as numbers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from gnomon.spec._noun import Noun
+
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+Norm = Literal["layernorm", "rmsnorm"]
+Position = Literal["learned", "rope", "none"]
+
+
+class MoESpec(Noun):
+    """Mixture-of-experts feed-forward layers."""
+
+    num_experts: PositiveInt
+    experts_per_token: PositiveInt
+    expert_ffn_size: PositiveInt
+    num_shared_experts: int = Field(default=0, ge=0)
+    shared_expert_ffn_size: int = Field(default=0, ge=0, description="width of all shared experts together")
+    shared_expert_gate: bool = False
+    num_dense_layers: int = Field(default=0, ge=0, description="leading layers with a dense feed-forward")
+    router_bias: bool = False
+    expert_bias: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.experts_per_token > self.num_experts:
+            raise ValueError(
+                f"experts_per_token={self.experts_per_token} exceeds num_experts={self.num_experts}; "
+                "a token cannot be routed to more experts than there are"
+            )
+        return self
+
+
+class MLASpec(Noun):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
+
+    q_lora_rank: int | None = Field(default=None, gt=0, description="None: queries are projected directly")
+    kv_lora_rank: PositiveInt
+    qk_nope_head_dim: PositiveInt
+    qk_rope_head_dim: PositiveInt
+    v_head_dim: PositiveInt
+
+
+class ModelSpec(Noun):
+    """A decoder-only transformer. Sizes are counts of elements; `None` means derived as its description says."""
+
+    name: str = "unnamed"
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt = Field(default=0, description="default: num_heads (multi-head attention)")
+    head_dim: PositiveInt = Field(default=0, description="default: hidden_size / num_heads")
+    ffn_hidden_size: PositiveInt = Field(default=0, description="default: 4 * hidden_size")
+    vocab_size: PositiveInt
+    max_seq_len: PositiveInt = 2048
+    activation: Activation = "gelu"
+    gated_mlp: bool = False
+    norm: Norm = "layernorm"
+    norm_bias: bool = Field(default=False, description="a bias in each LayerNorm")
+    num_norms_per_layer: PositiveInt = 2
+    qk_norm: bool = False
+    position: Position = "learned"
+    tied_embeddings: bool = True
+    attention_bias: bool = Field(default=False, description="biases of the query, key and value projections")
+    attention_output_bias: bool = False
+    attention_sinks: bool = Field(default=False, description="one learned logit per head (GPT-OSS)")
+    mlp_bias: bool = False
+    parallel_block: bool = Field(default=False, description="attention and MLP read the same residual (GPT-NeoX)")
+    sliding_window: int | None = Field(default=None, gt=0, description="tokens that a windowed layer attends to")
+    num_sliding_window_layers: int = Field(default=0, ge=0)
+    moe: MoESpec | None = None
+    mla: MLASpec | None = None
+    num_mtp_layers: int = Field(default=0, ge=0, description="multi-token-prediction modules, not counted as layers")
+    source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        hidden, heads = data.get("hidden_size"), data.get("num_heads")
+        if data.get("num_kv_heads") is None and heads is not None:
+            data["num_kv_heads"] = heads
+        if data.get("ffn_hidden_size") is None and isinstance(hidden, int):
+            data["ffn_hidden_size"] = 4 * hidden
+        if data.get("head_dim") is None and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
+            if hidden % heads:
+                raise ValueError(
+                    f"hidden_size={hidden} does not divide by num_heads={heads}; change one of them or set head_dim"
+                )
+            data["head_dim"] = hidden // heads
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} does not divide by num_kv_heads={self.num_kv_heads}; "
+                f"choose one of {[k for k in range(1, self.num_heads + 1) if self.num_heads % k == 0]}"
+            )
+        if self.num_sliding_window_layers > self.num_layers:
+            raise ValueError(
+                f"num_sliding_window_layers={self.num_sliding_window_layers} exceeds num_layers={self.num_layers}"
+            )
+        if self.moe is not None and self.moe.num_dense_layers > self.num_layers:
+            raise ValueError(f"moe.num_dense_layers={self.moe.num_dense_layers} exceeds num_layers={self.num_layers}")
+        return self
+
+    @property
+    def query_size(self) -> int:
+        """Width of all query heads together."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """Width of all key heads together (values are as wide)."""
+        return self.num_kv_heads * self.head_dim
+
+    @classmethod
+    def from_hf_config(cls, config: dict[str, Any], name: str = "") -> ModelSpec:
+        """Return the spec of a Hugging Face `config.json`; raise SpecError for an unknown architecture."""
+        from gnomon.spec.hugging_face import model_spec_from_config
+
+        return model_spec_from_config(config, name)

@@ -1,0 +1,65 @@
+"""`Workload`: what is asked of a model on a cluster."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from gnomon.errors import LayoutError
+from gnomon.spec._noun import Noun
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Workload(Noun):
+    """A training step. `bf16` means autocast: matrix products and attention in bf16, weights and optimizer in fp32."""
+
+    seq_len: PositiveInt
+    global_batch: PositiveInt = Field(description="sequences per optimizer step, over all ranks")
+    micro_batch: PositiveInt = Field(default=0, description="sequences per forward pass and rank; default: all at once")
+    precision: Precision = "fp32"
+    attention_mask: Literal["causal", "full"] = Field(
+        default="causal", description="causal counts half the attention FLOPs of full"
+    )
+    gradient_clipping: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("micro_batch") is None and "global_batch" in data:
+            return {**data, "micro_batch": data["global_batch"]}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.global_batch % self.micro_batch:
+            raise ValueError(
+                f"global_batch={self.global_batch} does not divide by micro_batch={self.micro_batch}; "
+                f"choose micro_batch from {_divisors(self.global_batch)}"
+            )
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens per optimizer step, over all ranks."""
+        return self.global_batch * self.seq_len
+
+    def accumulation(self, dp: int) -> int:
+        """Return the micro-batches per step and rank; raise LayoutError when the batch does not divide."""
+        per_pass = self.micro_batch * dp
+        if self.global_batch % per_pass:
+            raise LayoutError(
+                f"global_batch={self.global_batch} does not divide by micro_batch={self.micro_batch} x dp={dp} = "
+                f"{per_pass}. Set global_batch to {_nearest_multiple(self.global_batch, per_pass)}, "
+                f"or choose dp from {_divisors(self.global_batch // self.micro_batch)}."
+            )
+        return self.global_batch // per_pass
+
+
+def _divisors(value: int) -> list[int]:
+    return [d for d in range(1, min(value, 4096) + 1) if value % d == 0]
+
+
+def _nearest_multiple(value: int, base: int) -> int:
+    return max(base, round(value / base) * base)
