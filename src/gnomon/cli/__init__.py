@@ -1,1 +1,1 @@
-
+"""One file per verb; everything heavy is imported when the verb runs."""

@@ -1,1 +1,1 @@
-
+"""Compose, validate and instantiate configurations."""

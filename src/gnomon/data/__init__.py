@@ -1,1 +1,1 @@
-
+"""Datasets, samplers and loaders with resumable state."""

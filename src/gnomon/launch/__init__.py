@@ -1,1 +1,1 @@
-
+"""Start ranks and watch over them."""

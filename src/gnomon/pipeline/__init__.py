@@ -1,1 +1,1 @@
-
+"""Compose components into pipelines."""

@@ -1,1 +1,1 @@
-
+"""The performance model: pure mathematics over NumPy arrays."""

@@ -1,1 +1,1 @@
-
+"""Measure: the machine by micro-benchmarks, a run by the profiler."""

@@ -1,1 +1,1 @@
-
+"""Run directories to comparison, page, Markdown and JSON."""

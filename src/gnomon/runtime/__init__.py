@@ -1,1 +1,1 @@
-
+"""The process that runs: run directory, rank environment, devices, seeds, signals."""

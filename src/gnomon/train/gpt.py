@@ -97,7 +97,7 @@ class Attention(nn.Module):
             for part in self.qkv(x).split([self.spec.query_size, self.spec.kv_size, self.spec.kv_size], dim=-1)
         )
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype)
+            query, key = self.query_norm(query.float()).to(value.dtype), self.key_norm(key.float()).to(value.dtype)
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
         result = F.scaled_dot_product_attention(
