@@ -16,7 +16,7 @@
     │   └── RankFailedError      a rank died
     ├── CalibrationError         a machine that cannot be measured
     ├── ReportError              run directories that do not make a report
-    └── Interrupted              Ctrl-C or SIGTERM, after the checkpoint was written
+    └── InterruptedRunError           Ctrl-C or SIGTERM, after the checkpoint was written
 
 Each message says what was set, what was found and what to do.
 """
@@ -93,7 +93,7 @@ class ReportError(GnomonError):
     """Run directories that do not make a report."""
 
 
-class Interrupted(GnomonError):
+class InterruptedRunError(GnomonError):
     """Ctrl-C or SIGTERM arrived; what could be saved was saved."""
 
     exit_code = 130
