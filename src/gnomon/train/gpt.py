@@ -33,9 +33,9 @@ class GPT(nn.Module):
         if spec.tied_embeddings:
             self.head.weight = self.token_embedding.weight
         self.apply(_initialise)
-        for block in self.blocks:
-            for projection in (block.attention.output, block.mlp.down):
-                nn.init.normal_(projection.weight, std=0.02 / (2 * spec.num_layers) ** 0.5)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("attention.output.weight", "mlp.down.weight")):
+                nn.init.normal_(parameter, std=0.02 / (2 * spec.num_layers) ** 0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the logits of the next token at every position."""
