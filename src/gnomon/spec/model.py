@@ -20,11 +20,26 @@ class MoESpec(Noun):
     experts_per_token: PositiveInt
     expert_ffn_size: PositiveInt
     num_shared_experts: int = Field(default=0, ge=0)
-    shared_expert_ffn_size: int = Field(default=0, ge=0, description="width of all shared experts together")
+    shared_expert_ffn_size: int = Field(
+        default=0, ge=0, description="of all shared experts together; default: num_shared_experts * expert_ffn_size"
+    )
     shared_expert_gate: bool = False
     num_dense_layers: int = Field(default=0, ge=0, description="leading layers with a dense feed-forward")
     router_bias: bool = False
     expert_bias: bool = False
+    selection_bias: bool = Field(
+        default=False, description="a buffer per expert that steers the routing without a gradient (DeepSeek-V3)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("shared_expert_ffn_size") is not None:
+            return data
+        shared, width = data.get("num_shared_experts"), data.get("expert_ffn_size")
+        if not isinstance(shared, int) or not isinstance(width, int):
+            return data
+        return {**data, "shared_expert_ffn_size": shared * width}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -32,6 +47,11 @@ class MoESpec(Noun):
             raise ValueError(
                 f"experts_per_token={self.experts_per_token} exceeds num_experts={self.num_experts}; "
                 "a token cannot be routed to more experts than there are"
+            )
+        if (self.num_shared_experts > 0) != (self.shared_expert_ffn_size > 0):
+            raise ValueError(
+                f"num_shared_experts={self.num_shared_experts} contradicts "
+                f"shared_expert_ffn_size={self.shared_expert_ffn_size}; set both or neither"
             )
         return self
 

@@ -1,0 +1,201 @@
+"""Exact parameter counts of a `ModelSpec`, by the part of the network that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pydantic import NonNegativeInt
+
+from gnomon.spec import MLASpec, ModelSpec, MoESpec, Noun
+
+
+class ParameterCount(Noun):
+    """Parameters of the whole model, by part. Biases belong to the part whose projection they follow."""
+
+    embedding: NonNegativeInt = 0
+    positions: NonNegativeInt = 0
+    attention: NonNegativeInt = 0
+    mlp: NonNegativeInt = 0
+    router: NonNegativeInt = 0
+    experts: NonNegativeInt = 0
+    norm: NonNegativeInt = 0
+    head: NonNegativeInt = 0
+    active_experts: NonNegativeInt = 0
+    buffers: NonNegativeInt = 0
+    mtp: NonNegativeInt = 0
+
+    @property
+    def total(self) -> int:
+        """Parameters that training updates, without the multi-token-prediction modules and without buffers.
+
+        `mlp` holds the dense feed-forward layers and the shared experts, `experts` the routed ones; `head` is zero
+        when it shares the embedding's matrix.
+        """
+        dense = self.embedding + self.positions + self.attention + self.mlp + self.norm + self.head
+        return dense + self.router + self.experts
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token meets: the total with only the routed experts that it is sent to."""
+        return self.total - self.experts + self.active_experts
+
+
+class Linear(NamedTuple):
+    """A matrix product of `inputs` by `outputs`, and its bias."""
+
+    inputs: int
+    outputs: int
+    bias: bool = False
+
+    @property
+    def weights(self) -> int:
+        """Elements of the matrix."""
+        return self.inputs * self.outputs
+
+    @property
+    def parameters(self) -> int:
+        """Elements of the matrix and the bias."""
+        return self.weights + self.bias * self.outputs
+
+
+def count_parameters(spec: ModelSpec) -> ParameterCount:
+    """Return the exact number of parameters of `spec`, by part."""
+    dense_layers, moe_layers = layer_counts(spec)
+    expert = _parameters(expert_linears(spec))
+    num_experts, experts_per_token = (spec.moe.num_experts, spec.moe.experts_per_token) if spec.moe else (0, 0)
+    return ParameterCount(
+        embedding=spec.vocab_size * spec.hidden_size,
+        positions=spec.max_seq_len * spec.hidden_size if spec.position == "learned" else 0,
+        attention=spec.num_layers * _attention(spec),
+        mlp=dense_layers * _parameters(mlp_linears(spec)) + moe_layers * _parameters(shared_expert_linears(spec)),
+        router=moe_layers * _parameters(router_linears(spec)),
+        experts=moe_layers * num_experts * expert,
+        norm=spec.num_layers * _layer_norms(spec) + _norm(spec, spec.hidden_size),
+        head=0 if spec.tied_embeddings else spec.vocab_size * spec.hidden_size,
+        active_experts=moe_layers * experts_per_token * expert,
+        buffers=moe_layers * num_experts if spec.moe and spec.moe.selection_bias else 0,
+        mtp=spec.num_mtp_layers * _mtp_module(spec),
+    )
+
+
+def matmul_parameters(spec: ModelSpec) -> int:
+    """Return the matrix elements that one token is multiplied by, so that a forward pass takes twice as many FLOPs.
+
+    The head counts even when it shares the embedding's matrix; the embedding lookup, norms and biases do not, and
+    of the routed experts only those that the token is sent to. The attention scores are not parameters.
+    """
+    dense_layers, moe_layers = layer_counts(spec)
+    experts_per_token = spec.moe.experts_per_token if spec.moe else 0
+    sparse = _weights(router_linears(spec)) + _weights(shared_expert_linears(spec))
+    return (
+        spec.num_layers * _weights(attention_linears(spec))
+        + dense_layers * _weights(mlp_linears(spec))
+        + moe_layers * (sparse + experts_per_token * _weights(expert_linears(spec)))
+        + spec.vocab_size * spec.hidden_size
+    )
+
+
+def layer_counts(spec: ModelSpec) -> tuple[int, int]:
+    """Return the number of layers with a dense feed-forward and with a mixture of experts."""
+    dense = spec.moe.num_dense_layers if spec.moe else spec.num_layers
+    return dense, spec.num_layers - dense
+
+
+def attention_linears(spec: ModelSpec) -> tuple[Linear, ...]:
+    """Return the projections of one attention layer, the output projection last."""
+    if spec.mla is not None:
+        return _latent_attention_linears(spec, spec.mla)
+    return (
+        Linear(spec.hidden_size, spec.query_size, spec.attention_bias),
+        Linear(spec.hidden_size, spec.kv_size, spec.attention_bias),
+        Linear(spec.hidden_size, spec.kv_size, spec.attention_bias),
+        Linear(spec.query_size, spec.hidden_size, spec.attention_output_bias),
+    )
+
+
+def _latent_attention_linears(spec: ModelSpec, mla: MLASpec) -> tuple[Linear, ...]:
+    """Return the projections of DeepSeek-V2 (arXiv 2405.04434, appendix C): down to the latents, up to the heads."""
+    query_size = spec.num_heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
+    key_value_size = spec.num_heads * (mla.qk_nope_head_dim + mla.v_head_dim)
+    query: tuple[Linear, ...] = (Linear(spec.hidden_size, query_size),)
+    if mla.q_lora_rank is not None:
+        down = Linear(spec.hidden_size, mla.q_lora_rank, spec.attention_bias)
+        query = (down, Linear(mla.q_lora_rank, query_size))
+    return (
+        *query,
+        Linear(spec.hidden_size, mla.kv_lora_rank + mla.qk_rope_head_dim, spec.attention_bias),
+        Linear(mla.kv_lora_rank, key_value_size),
+        Linear(spec.num_heads * mla.v_head_dim, spec.hidden_size, spec.attention_output_bias),
+    )
+
+
+def mlp_linears(spec: ModelSpec) -> tuple[Linear, ...]:
+    """Return the projections of one dense feed-forward layer."""
+    return _feed_forward(spec, spec.ffn_hidden_size, spec.mlp_bias)
+
+
+def expert_linears(spec: ModelSpec) -> tuple[Linear, ...]:
+    """Return the projections of one routed expert; none when the model has no experts."""
+    return _feed_forward(spec, spec.moe.expert_ffn_size, spec.moe.expert_bias) if spec.moe else ()
+
+
+def shared_expert_linears(spec: ModelSpec) -> tuple[Linear, ...]:
+    """Return the projections of all shared experts of one layer together, and of their gate."""
+    moe = spec.moe
+    if moe is None or moe.num_shared_experts == 0:
+        return ()
+    gate = (Linear(spec.hidden_size, 1),) if moe.shared_expert_gate else ()
+    return (*_feed_forward(spec, moe.shared_expert_ffn_size, moe.expert_bias), *gate)
+
+
+def router_linears(spec: ModelSpec) -> tuple[Linear, ...]:
+    """Return the projection of one router; none when the model has no experts."""
+    moe: MoESpec | None = spec.moe
+    return (Linear(spec.hidden_size, moe.num_experts, moe.router_bias),) if moe else ()
+
+
+def _feed_forward(spec: ModelSpec, width: int, bias: bool) -> tuple[Linear, ...]:
+    up = Linear(spec.hidden_size, width, bias)
+    down = Linear(width, spec.hidden_size, bias)
+    return (up, up, down) if spec.gated_mlp else (up, down)
+
+
+def _attention(spec: ModelSpec) -> int:
+    return _parameters(attention_linears(spec)) + (spec.num_heads if spec.attention_sinks else 0)
+
+
+def _layer_norms(spec: ModelSpec) -> int:
+    heads = 2 * _norm(spec, spec.head_dim) if spec.qk_norm else 0
+    latents = 0
+    if spec.mla is not None:
+        latents = _norm(spec, spec.mla.kv_lora_rank) + _norm(spec, spec.mla.q_lora_rank or 0)
+    return spec.num_norms_per_layer * _norm(spec, spec.hidden_size) + heads + latents
+
+
+def _norm(spec: ModelSpec, size: int) -> int:
+    return size * (2 if spec.norm == "layernorm" and spec.norm_bias else 1)
+
+
+def _mtp_module(spec: ModelSpec) -> int:
+    """Return the parameters of one multi-token-prediction module that the main model does not share.
+
+    DeepSeek-V3 (arXiv 2412.19437, section 2.2): three norms, the projection of two concatenated hidden states, and
+    one transformer layer like the last of the main model. Embedding and head are shared.
+    """
+    moe = spec.moe
+    feed_forward = _parameters(mlp_linears(spec))
+    if moe is not None:
+        shared = _parameters(router_linears(spec)) + _parameters(shared_expert_linears(spec))
+        feed_forward = shared + moe.num_experts * _parameters(expert_linears(spec))
+    projection = Linear(2 * spec.hidden_size, spec.hidden_size).parameters
+    norms = 3 * _norm(spec, spec.hidden_size) + _layer_norms(spec)
+    return projection + norms + _attention(spec) + feed_forward
+
+
+def _parameters(linears: Iterable[Linear]) -> int:
+    return sum(linear.parameters for linear in linears)
+
+
+def _weights(linears: Iterable[Linear]) -> int:
+    return sum(linear.weights for linear in linears)
