@@ -105,6 +105,7 @@ class Efficiency(Noun):
     `attention[dtype.phase]`: FLOP/s over (sequence length, head dimension), counting only the FLOPs that a
     causal mask leaves; phases `forward`, `backward`.
     `memory[kind.dtype]`: bytes/s by bytes moved, for the kinds of `gnomon.plan.traffic`.
+    A key that is absent falls back to the dtype alone, then to `default`.
     """
 
     matmul: FrozenMap[str, GridCurve]
@@ -113,6 +114,9 @@ class Efficiency(Noun):
     collectives: FrozenMap[str, CollectiveCurve] = Field(default_factory=dict)
     dispatch_forward_s: NonNegativeFloat = Field(description="host time to launch one operator in the forward pass")
     dispatch_backward_s: NonNegativeFloat = Field(description="host time to launch one operator in the backward pass")
+    dispatch_optimizer_s: NonNegativeFloat = Field(
+        default=0.0, description="host time per parameter tensor for clipping, optimizer and zeroing"
+    )
     asynchronous: bool = Field(description="the host runs ahead of the device (CUDA), so launches hide behind work")
     communication_overlap: float = Field(
         default=0.0, ge=0.0, le=1.0, description="share of a collective that hides behind computation"

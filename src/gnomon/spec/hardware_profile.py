@@ -41,10 +41,29 @@ class HardwareProfile(Noun):
             )
         return ClusterSpec(
             name=self.accelerator.name,
-            accelerator=self.accelerator,
+            accelerator=self._accelerator(num_ranks, efficiency),
             accelerators_per_node=max(self.accelerators_per_node, num_ranks),
             tiers=(self.tier,) if self.tier else (),
             efficiency=efficiency,
-            peak_source="highest matrix-multiply rate measured by gnomon calibrate",
+            peak_source="catalog" if self.accelerator.peak_flops else "highest measured matrix-multiply rate",
             source=f"measured {self.created}",
         )
+
+    def _accelerator(self, num_ranks: int, efficiency: Efficiency) -> AcceleratorSpec:
+        """Return what one rank has: its share of a CPU's memory, and measured peaks where no catalog has any."""
+        accelerator = self.accelerator
+        update: dict[str, object] = {}
+        if accelerator.kind == "cpu" and accelerator.memory_bytes is not None:
+            update["memory_bytes"] = accelerator.memory_bytes / num_ranks
+        if not accelerator.peak_flops:
+            update["peak_flops"] = measured_peaks(efficiency)
+        return AcceleratorSpec.from_mapping({**accelerator.to_mapping(), **update})
+
+
+def measured_peaks(efficiency: Efficiency) -> dict[str, float]:
+    """Return the highest matrix-multiply rate (FLOP/s) of each dtype."""
+    peaks: dict[str, float] = {}
+    for key, curve in efficiency.matmul.items():
+        dtype = key.split(".")[0]
+        peaks[dtype] = max(peaks.get(dtype, 0.0), *curve.rate)
+    return peaks

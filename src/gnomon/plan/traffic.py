@@ -1,0 +1,71 @@
+"""What each memory-bound operator must move: the one definition that the planner and the calibration share.
+
+Bytes are the least that the operator can read and write, per element of its main tensor, with `c` bytes per
+element in the compute dtype (autocast lowers matrix products, attention and activations, nothing else). What a
+device achieves on that traffic is measured by `gnomon calibrate` and stored under the same key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FP32_BYTES = 4
+COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes per element: `fixed` whatever the precision, plus `per_compute_byte` times the compute dtype's size."""
+
+    fixed: float = 0.0
+    per_compute_byte: float = 0.0
+
+    def bytes_per_element(self, precision: str) -> float:
+        """Return the bytes moved for each element."""
+        return self.fixed + self.per_compute_byte * COMPUTE_BYTES[precision]
+
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "relu")
+NORMS = ("layernorm", "rmsnorm")
+
+TRAFFIC: dict[str, Traffic] = {
+    "copy": Traffic(per_compute_byte=2),
+    "multiply": Traffic(per_compute_byte=3),
+    "residual": Traffic(fixed=8, per_compute_byte=1),
+    "gradient_add": Traffic(fixed=12),
+    "cast_down": Traffic(fixed=6),
+    "cast_up": Traffic(fixed=6),
+    "rope": Traffic(per_compute_byte=12),
+    "rope_backward": Traffic(per_compute_byte=16),
+    "embedding": Traffic(fixed=8),
+    "embedding_backward": Traffic(fixed=12),
+    "cross_entropy": Traffic(fixed=8),
+    "cross_entropy_backward": Traffic(fixed=8),
+    "gradient_norm": Traffic(fixed=12),
+    "adamw": Traffic(fixed=28),
+}
+for _name in ACTIVATIONS:
+    TRAFFIC[_name] = Traffic(per_compute_byte=2)
+    TRAFFIC[f"{_name}_backward"] = Traffic(per_compute_byte=3)
+for _name in NORMS:
+    TRAFFIC[_name] = Traffic(fixed=8)
+    TRAFFIC[f"{_name}_backward"] = Traffic(fixed=12)
+
+CASTS = ("cast_down", "cast_up")
+PRECISION_DEPENDENT = tuple(kind for kind, traffic in TRAFFIC.items() if traffic.per_compute_byte)
+
+
+def memory_key(kind: str, precision: str) -> str:
+    """Return the key of a memory curve: the kind alone when its dtype never changes, else `kind.precision`."""
+    return f"{kind}.{precision}" if kind in PRECISION_DEPENDENT else kind
+
+
+def memory_keys(precisions: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the distinct (kind, precision) pairs to measure for these precisions."""
+    seen: dict[str, tuple[str, str]] = {}
+    for precision in precisions:
+        for kind in TRAFFIC:
+            if kind in CASTS and precision == "fp32":
+                continue
+            seen.setdefault(memory_key(kind, precision), (kind, precision))
+    return list(seen.values())

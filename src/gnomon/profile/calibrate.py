@@ -1,0 +1,110 @@
+"""`calibrate`: measure this machine into a `HardwareProfile`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gnomon.errors import CalibrationError, CatalogError
+from gnomon.launch.local import RankJob, run_ranks
+from gnomon.spec import AcceleratorSpec, Efficiency, HardwareProfile, NetworkTier
+
+BENCHMARKS_PER_SHARE = 700
+MIN_BUDGET_S = 20.0
+
+
+def calibrate(ranks: Sequence[int] = (1, 2), device: str = "auto", budget_s: float = 90.0) -> HardwareProfile:
+    """Measure the machine with each number of ranks on it, within about `budget_s` seconds.
+
+    Raises CalibrationError for an empty or impossible list of ranks or a budget that is too short to mean anything.
+    """
+    _check(ranks, budget_s)
+    began = time.monotonic()
+    results = {count: _measure_share(count, device, budget_s / len(ranks)) for count in sorted(set(ranks))}
+    first = next(iter(results.values()))
+    shares = {count: Efficiency.from_mapping(result["efficiency"]) for count, result in results.items()}
+    most = max(shares)
+    return HardwareProfile(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        duration_s=round(time.monotonic() - began, 1),
+        accelerator=_accelerator(first),
+        accelerators_per_node=most,
+        tier=_tier(shares[most], most),
+        shares=shares,
+        spread={f"{group}, {count} rank(s)": s for count, r in results.items() for group, s in r["spread"].items()},
+        versions=_versions(),
+    )
+
+
+def _check(ranks: Sequence[int], budget_s: float) -> None:
+    if not ranks or min(ranks) < 1:
+        raise CalibrationError(f"ranks={list(ranks)}: give at least one number of ranks, each 1 or more.")
+    if budget_s < MIN_BUDGET_S:
+        raise CalibrationError(
+            f"budget_s={budget_s:g} is too short for medians that mean something; set at least {MIN_BUDGET_S:g}."
+        )
+
+
+def _measure_share(ranks: int, device: str, budget_s: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="gnomon-calibrate-") as folder:
+        output = Path(folder, "result.json")
+        request = Path(folder, "request.json")
+        # process start and untimed preparation take about a third
+        min_duration_s = 0.65 * budget_s / BENCHMARKS_PER_SHARE
+        request.write_text(json.dumps({"device": device, "min_duration_s": min_duration_s, "output": str(output)}))
+        run_ranks(
+            RankJob(
+                module="gnomon.profile.calibration.worker",
+                arguments=(str(request),),
+                ranks=ranks,
+                log_dir=Path(folder, "logs"),
+            )
+        )
+        if not output.is_file():
+            raise CalibrationError(f"The calibration with {ranks} rank(s) ended without a result.")
+        result: dict[str, Any] = json.loads(output.read_text())
+        return result
+
+
+def _accelerator(result: dict[str, Any]) -> AcceleratorSpec:
+    """Return the catalog's description when the device is in it, else what could be measured."""
+    name = str(result["device"])
+    from gnomon.spec.catalog import load_accelerator
+
+    try:
+        known = load_accelerator(name)
+    except CatalogError:
+        return AcceleratorSpec(
+            name=name, kind=result["kind"], memory_bytes=result["memory_bytes"], source="measured by gnomon calibrate"
+        )
+    return known.model_copy(update={"memory_bytes": result["memory_bytes"]})
+
+
+def _tier(efficiency: Efficiency, ranks: int) -> NetworkTier | None:
+    curve = efficiency.collectives.get("all_reduce")
+    if curve is None:
+        return None
+    return NetworkTier(
+        name="node",
+        span=ranks,
+        bandwidth_bytes_per_s=max(curve.bandwidth.rate),
+        latency_s=curve.latency_s,
+        source="measured all-reduce",
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"cores": str(os.cpu_count())}
+    for package in ("gnomon", "torch", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,96 @@
+"""Micro-benchmarks of matrix multiply and attention by shape and dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gnomon.plan.flops import attention_flops, matmul_flops
+from gnomon.profile.calibration.stopwatch import Stopwatch
+from gnomon.spec import GridCurve
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+MATMUL_AXES = {
+    "cpu": ((128.0, 1024.0, 4096.0), (64.0, 256.0, 1024.0), (64.0, 256.0, 1024.0)),
+    "cuda": ((256.0, 2048.0, 16384.0), (128.0, 1024.0, 4096.0, 16384.0), (128.0, 1024.0, 4096.0)),
+}
+ATTENTION_AXES = {
+    "cpu": ((32.0, 128.0, 512.0, 1024.0), (32.0, 64.0, 128.0)),
+    "cuda": ((128.0, 512.0, 2048.0, 8192.0), (64.0, 128.0)),
+}
+ATTENTION_TOKENS = {"cpu": 2048, "cuda": 16384}
+HEADS = 4
+
+
+def matmul_curves(watch: Stopwatch, precision: str, dispatch_s: float) -> Iterator[tuple[str, GridCurve]]:
+    """Measure y = x W^T and its two gradients over the grid of (m, n, k); yield {dtype.phase: curve} items."""
+    axes = MATMUL_AXES[watch.device.type]
+    rates: dict[str, list[float]] = {"forward": [], "grad_input": [], "grad_weight": []}
+    for m, n, k in _grid(axes):
+        for phase, function in _matmul_functions(int(m), int(n), int(k), DTYPES[precision], watch.device).items():
+            elapsed = net_s(watch.time_s(f"matmul {precision}", function), dispatch_s)
+            rates[phase].append(float(matmul_flops(m, n, k)) / elapsed)
+    for phase, values in rates.items():
+        yield f"{precision}.{phase}", GridCurve(axes=axes, rate=tuple(values))
+
+
+def _matmul_functions(
+    m: int, n: int, k: int, dtype: torch.dtype, device: torch.device
+) -> dict[str, Callable[[], Tensor]]:
+    x, weight, gradient = (torch.randn(shape, dtype=dtype, device=device) for shape in ((m, k), (n, k), (m, n)))
+    return {
+        "forward": lambda: F.linear(x, weight),
+        "grad_input": lambda: gradient @ weight,
+        "grad_weight": lambda: gradient.t() @ x,
+    }
+
+
+def attention_curves(watch: Stopwatch, precision: str, dispatch_s: float) -> Iterator[tuple[str, GridCurve]]:
+    """Measure causal attention forward and backward over (sequence length, head dimension)."""
+    axes = ATTENTION_AXES[watch.device.type]
+    rates: dict[str, list[float]] = {"forward": [], "backward": []}
+    for length, head_dim in _grid(axes):
+        batch = max(1, int(ATTENTION_TOKENS[watch.device.type] // length))
+        forward_s, backward_s = _attention_s(watch, precision, batch, int(length), int(head_dim))
+        flops = float(attention_flops(batch, length, HEADS * int(head_dim), causal=True))
+        rates["forward"].append(flops / net_s(forward_s, dispatch_s))
+        rates["backward"].append(2.5 * flops / net_s(backward_s, dispatch_s))
+    for phase, values in rates.items():
+        yield f"{precision}.{phase}", GridCurve(axes=axes, rate=tuple(values))
+
+
+def _attention_s(watch: Stopwatch, precision: str, batch: int, length: int, head_dim: int) -> tuple[float, float]:
+    width = HEADS * head_dim
+    fused = torch.randn(batch, length, 3 * width, dtype=DTYPES[precision], device=watch.device)
+    query, key, value = (
+        part.view(batch, length, HEADS, head_dim).transpose(1, 2).detach().requires_grad_()
+        for part in fused.split(width, dim=-1)
+    )
+
+    def forward() -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+    output = forward()
+    gradient = torch.randn_like(output)
+
+    def backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(output, (query, key, value), gradient, retain_graph=True)
+
+    return watch.time_s(f"attention {precision}", forward), watch.time_s(f"attention {precision}", backward)
+
+
+def _grid(axes: tuple[tuple[float, ...], ...]) -> Iterator[tuple[float, ...]]:
+    if not axes:
+        yield ()
+        return
+    for value in axes[0]:
+        for rest in _grid(axes[1:]):
+            yield (value, *rest)
+
+
+def net_s(elapsed_s: float, dispatch_s: float) -> float:
+    """Return the time without the launch, which the planner adds by itself; at least a quarter of what was seen."""
+    return max(elapsed_s - dispatch_s, 0.25 * elapsed_s)

@@ -1,0 +1,57 @@
+"""Time a function on its device: median and spread over repetitions, in lockstep over ranks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+MIN_REPEATS = 5
+MAX_REPEATS = 200
+
+
+@dataclass
+class Stopwatch:
+    """Times functions for at least `min_duration_s` each and remembers the spread by group.
+
+    Every rank starts each benchmark together and keeps running for the same time, so that what is measured is a
+    share of a busy machine, as in training.
+    """
+
+    device: torch.device
+    min_duration_s: float = 0.02
+    spreads: dict[str, list[float]] = field(default_factory=dict)
+
+    def time_s(self, group: str, function: Callable[[], object]) -> float:
+        """Return the median seconds of one call."""
+        function()
+        if dist.is_initialized():
+            dist.barrier()
+        self._call_s(function)
+        samples: list[float] = []
+        end = time.perf_counter() + self.min_duration_s
+        while len(samples) < MIN_REPEATS or (time.perf_counter() < end and len(samples) < MAX_REPEATS):
+            samples.append(self._call_s(function))
+        low, median, high = np.quantile(samples, (0.1, 0.5, 0.9))
+        self.spreads.setdefault(group, []).append(float((high - low) / median))
+        return float(median)
+
+    def spread(self) -> dict[str, float]:
+        """Return the median over benchmarks of (p90 - p10) / median, by group."""
+        return {group: float(np.median(values)) for group, values in self.spreads.items()}
+
+    def _call_s(self, function: Callable[[], object]) -> float:
+        if self.device.type == "cuda":
+            start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            function()
+            stop.record()
+            torch.cuda.synchronize()
+            return float(start.elapsed_time(stop)) / 1e3
+        began = time.perf_counter()
+        function()
+        return time.perf_counter() - began
