@@ -1,1 +1,18 @@
 """Compose, validate and instantiate configurations."""
+
+from gnomon.config.compose import compose, load_config
+from gnomon.config.instantiate import instantiate
+from gnomon.config.resolvers import register_resolvers
+from gnomon.config.sweep import expand_sweep
+from gnomon.config.values import require_values, to_plain, to_yaml
+
+__all__ = [
+    "compose",
+    "expand_sweep",
+    "instantiate",
+    "load_config",
+    "register_resolvers",
+    "require_values",
+    "to_plain",
+    "to_yaml",
+]

@@ -1,0 +1,1 @@
+"""Packaged configurations and config groups, on the search path of every composition."""
