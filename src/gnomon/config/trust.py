@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gnomon.component import Component
 from gnomon.config._project import is_project_path
 from gnomon.errors import UntrustedTargetError, did_you_mean
 
@@ -26,6 +25,10 @@ TORCH_EXCLUDED = ("torch.utils.data.datapipes", "torch.utils.data.graph", "torch
 TORCH_FUNCTIONS = frozenset(
     f"torch.{name}" for name in ("device", "Generator", "tensor", "zeros", "ones", "full", "arange", "linspace")
 )
+# bases are compared by name, because torch and the nouns are slow to import
+NOUN = "gnomon.spec._noun.Noun"
+MODULE_BASES = ("torch.nn.modules.module.Module",)
+GNOMON_BASES = ("gnomon.component.Component", NOUN, *MODULE_BASES)
 GNOMON_EXCLUDED = ("gnomon.launch",)
 FIRST_PARTY = {
     "gnomon": "Of gnomon, a configuration may name components, modules and nouns, and nothing in gnomon.launch.",
@@ -140,14 +143,13 @@ def _first_party_offers(top: str, found: Any) -> bool:
         return plain and (inspect.isclass(found) or inspect.isroutine(found))
     if not inspect.isclass(found):
         return False
-    if top == "gnomon" and (issubclass(found, Component) or is_noun(found)):
-        return True
-    return _has_base(found, "torch.nn.modules.module.Module")
+    offered = GNOMON_BASES if top == "gnomon" else MODULE_BASES
+    return any(_has_base(found, base) for base in offered)
 
 
 def is_noun(found: Any) -> bool:
-    """Whether `found` is a class of noun (told by name, because importing the nouns is slow)."""
-    return inspect.isclass(found) and _has_base(found, "gnomon.spec._noun.Noun")
+    """Whether `found` is a class of noun."""
+    return inspect.isclass(found) and _has_base(found, NOUN)
 
 
 def _has_base(found: type, name: str) -> bool:

@@ -1,1 +1,5 @@
 """Compose components into pipelines."""
+
+from gnomon.pipeline.pipeline import Pipeline
+
+__all__ = ["Pipeline"]
