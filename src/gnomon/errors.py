@@ -11,12 +11,17 @@
     ├── DataError                training data that is missing or too small
     ├── RunDirectoryError        a run directory that exists, is missing or is damaged
     ├── CheckpointError          a checkpoint that cannot be written or read
+    ├── TrainingError            a loss or gradient that is not finite
     ├── LaunchError              processes that cannot be started
     │   ├── PortInUseError       the rendezvous port belongs to someone else
     │   └── RankFailedError      a rank died
     ├── CalibrationError         a machine that cannot be measured
     ├── ReportError              run directories that do not make a report
     └── InterruptedRunError           Ctrl-C or SIGTERM, after the checkpoint was written
+
+    GnomonWarning                something went wrong, and the run goes on
+    ├── TrackerWarning           rows that cannot be written or sent for now
+    └── CheckpointWarning        a damaged checkpoint that was passed over
 
 Each message says what was set, what was found and what to do.
 """
@@ -73,6 +78,10 @@ class CheckpointError(GnomonError):
     """A checkpoint that cannot be written or read."""
 
 
+class TrainingError(GnomonError):
+    """A loss or gradient that is not finite."""
+
+
 class LaunchError(GnomonError):
     """Processes that cannot be started."""
 
@@ -97,6 +106,18 @@ class InterruptedRunError(GnomonError):
     """Ctrl-C or SIGTERM arrived; what could be saved was saved."""
 
     exit_code = 130
+
+
+class GnomonWarning(UserWarning):
+    """Something went wrong, and the run goes on."""
+
+
+class TrackerWarning(GnomonWarning):
+    """Rows that cannot be written or sent for now."""
+
+
+class CheckpointWarning(GnomonWarning):
+    """A damaged checkpoint that was passed over."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -44,8 +44,8 @@ class RunDirectory:
                 "Choose another run_dir, or continue this one with resume=true."
             )
         temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-        temporary.mkdir(parents=True)
         try:
+            temporary.mkdir(parents=True)
             (temporary / "config.yaml").write_text(config_yaml, encoding="utf-8")
             document = {"schema_version": SCHEMA_VERSION, **environment}
             (temporary / "env.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

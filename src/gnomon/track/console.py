@@ -1,0 +1,64 @@
+"""One line of progress: step, loss, step time, tokens/s, MFU and the time that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from gnomon.track.base import Tracker
+from gnomon.units import format_count, format_percent, format_seconds
+
+
+class ConsoleTracker(Tracker):
+    """Rewrites its line on a terminal; elsewhere it prints a line about every tenth of the run."""
+
+    def __init__(self, num_steps: int, console: Console | None = None) -> None:
+        self._num_steps = num_steps
+        self._console = console or Console(soft_wrap=True, highlight=False)
+        self._live: Live | None = None
+        self._eval_loss: float | None = None
+        self._next_step = 0
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Show a training row; the loss of an evaluation row is shown with the training rows that follow."""
+        if "eval_loss" in row:
+            self._eval_loss = row["eval_loss"]
+            return
+        line = format_row(row, self._num_steps, self._eval_loss)
+        if self._console.is_terminal:
+            self._show(line)
+        elif row["step"] >= self._next_step or row["step"] == self._num_steps:
+            self._console.print(line)
+            tenth = max(1, self._num_steps // 10)
+            self._next_step = (row["step"] // tenth + 1) * tenth
+
+    def close(self) -> None:
+        """Leave the last line on the terminal."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _show(self, line: str) -> None:
+        if self._live is None:
+            # no refresh thread: it would take time from the training threads
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        self._live.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
+
+
+def format_row(row: Mapping[str, Any], num_steps: int, eval_loss: float | None = None) -> str:
+    """Return the line of one training row."""
+    step = row["step"]
+    parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}", f"loss {row['loss']:.4f}"]
+    if eval_loss is not None:
+        parts.append(f"eval {eval_loss:.4f}")
+    parts.append(f"{format_seconds(row['step_time_s'])}/step")
+    if row.get("tokens_per_s") is not None:
+        parts.append(f"{format_count(row['tokens_per_s'])} tokens/s")
+    parts.append("MFU unknown" if row.get("mfu") is None else f"MFU {format_percent(row['mfu'])}")
+    parts.append(f"ETA {format_seconds((num_steps - step) * row['step_time_s'])}")
+    return "  ".join(parts)

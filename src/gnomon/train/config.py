@@ -1,0 +1,98 @@
+"""What a training run is told to do."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from gnomon.data.text import VOCAB_SIZE, TextData
+from gnomon.errors import LayoutError
+from gnomon.spec import Layout, ModelSpec, Noun, Workload
+
+
+class TrainingConfig(Noun):
+    """The settings that every trainer has; intervals are in optimizer steps, and 0 turns a thing off."""
+
+    run_dir: str
+    num_steps: PositiveInt
+    learning_rate: PositiveFloat = 1e-3
+    min_learning_rate_ratio: float = Field(default=0.1, ge=0.0, le=1.0, description="last over highest learning rate")
+    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    grad_clip: PositiveFloat | None = Field(default=1.0, description="largest norm of all gradients; None: no clipping")
+    accumulation: PositiveInt = Field(default=1, description="micro-batches per optimizer step and rank")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    strategy: str = "auto"
+    log_every: NonNegativeInt = 10
+    eval_every: NonNegativeInt = 0
+    eval_batches: PositiveInt = Field(default=8, description="micro-batches per evaluation and rank")
+    checkpoint_every: NonNegativeInt = 0
+    keep_checkpoints: PositiveInt = 2
+    resume: bool = Field(default=False, description="continue run_dir from its newest checkpoint, if there is one")
+    progress: bool = Field(default=True, description="show a line of progress")
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.warmup_steps > self.num_steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} exceeds num_steps={self.num_steps}; lower it")
+        return self
+
+
+class GPTTrainingConfig(TrainingConfig):
+    """A GPT on byte-level text. Accumulation, precision and whether to clip follow from the workload and the layout."""
+
+    model: ModelSpec
+    layout: Layout = Layout()
+    workload: Workload
+    data: TextData = TextData()
+    peak_flops: PositiveFloat | None = Field(default=None, description="FLOP/s of one device; None: MFU unknown")
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> Self:
+        if self.layout != Layout(dp=self.layout.dp):
+            raise LayoutError(
+                f"The layout is {_describe(self.layout)}, but this trainer splits the batch only. "
+                "Set tp, pp, cp and ep to 1 and zero_stage to 0; gnomon plan can estimate the others."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if self.model.vocab_size < VOCAB_SIZE:
+            raise ValueError(
+                f"model.vocab_size={self.model.vocab_size}, but byte-level text has {VOCAB_SIZE} tokens; "
+                f"set it to {VOCAB_SIZE}"
+            )
+        if self.workload.seq_len > self.model.max_seq_len:
+            raise ValueError(
+                f"workload.seq_len={self.workload.seq_len} exceeds model.max_seq_len={self.model.max_seq_len}; "
+                "lower the first or raise the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _derive(self) -> Self:
+        derived: dict[str, Any] = {
+            "accumulation": self.workload.accumulation(self.layout.dp),
+            "precision": self.workload.precision,
+        }
+        if not self.workload.gradient_clipping:
+            derived["grad_clip"] = None
+        elif self.grad_clip is None:
+            raise ValueError("grad_clip is null but workload.gradient_clipping is true; set one or unset the other")
+        for name, value in derived.items():
+            if name in self.model_fields_set and getattr(self, name) != value:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}, but the workload and the layout give {value}; leave {name} out"
+                )
+        self.__dict__.update(derived)  # the fields are frozen for everybody else
+        return self
+
+
+def _describe(layout: Layout) -> str:
+    plain = Layout().to_mapping()
+    return ", ".join(f"{name}={value}" for name, value in layout.to_mapping().items() if value != plain[name])

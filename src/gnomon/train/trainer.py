@@ -1,0 +1,301 @@
+"""The training loop. Subclasses say which model, which data and which loss; what is off costs nothing."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gnomon.component import Component
+from gnomon.errors import ConfigError, InterruptedRunError, TrainingError
+from gnomon.launch.rank_errors import report_checkpoint
+from gnomon.runtime.devices import resolve_device
+from gnomon.runtime.environment import RankEnvironment
+from gnomon.runtime.run_directory import RunDirectory
+from gnomon.runtime.seeds import seed_everything
+from gnomon.runtime.signals import StopFlag
+from gnomon.strategy.base import Strategy
+from gnomon.strategy.registry import create_strategy
+from gnomon.track.base import Tracker
+from gnomon.train.agreement import StopAgreement, on_main_rank
+from gnomon.train.checkpoint import Checkpointer
+from gnomon.train.clock import StepClock
+from gnomon.train.config import TrainingConfig
+from gnomon.train.optimizer import create_adamw, learning_rate
+from gnomon.train.precision import forward_context
+from gnomon.train.run_files import drop_later_rows, open_run
+
+_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+
+
+class Trainer(Component):
+    """Trains a model for `num_steps` optimizer steps; `execute` does it all and returns the run directory.
+
+    A subclass must define `create_model`, `create_loader` and `training_step`, and may override every other hook.
+    After `setup`, `run_step` can also be called alone; `model` is then the wrapped `module`.
+    """
+
+    strategy: Strategy
+    device: torch.device
+    module: nn.Module
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loader: Iterable[Any]
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.step = 0
+        self.grad_norm: Tensor | None = None
+        self.trackers: list[Tracker] = []
+        self._checkpointer: Checkpointer | None = None
+        self._is_set_up = False
+
+    # What a subclass says
+
+    @abstractmethod
+    def create_model(self) -> nn.Module:
+        """Return the model, on the CPU; all generators have been seeded alike on every rank."""
+
+    @abstractmethod
+    def create_loader(self) -> Iterable[Any]:
+        """Return this rank's micro-batches; begun anew when it ends, and resumed if it has a `state_dict`."""
+
+    @abstractmethod
+    def training_step(self, batch: Any) -> Tensor:
+        """Return the mean loss of one micro-batch, computed with `self.model`."""
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer of `self.module`; its learning rates are set before each step."""
+        return create_adamw(self.module, self.config)
+
+    def create_evaluation_loader(self) -> Iterable[Any] | None:
+        """Return this rank's micro-batches for one evaluation, the same each time."""
+        return None
+
+    def validation_step(self, batch: Any) -> Tensor:
+        """Return the mean loss of one micro-batch, without gradients."""
+        return self.training_step(batch)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of `step`, which counts from 1."""
+        return learning_rate(step, self.config)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must stay the same between a checkpoint and the run that continues it (JSON values)."""
+        return {"seed": self.config.seed}
+
+    def tokens_per_step(self) -> int | None:
+        """Return the tokens of one optimizer step over all ranks, or None where there are none."""
+        return None
+
+    def mfu(self, step_time_s: float) -> float | None:
+        """Return model FLOPs over peak, or None where one of them is unknown."""
+        return None
+
+    # The loop
+
+    def execute(self) -> RunDirectory:
+        """Train to the last step and return the run directory.
+
+        Raises InterruptedRunError after a signal, once the checkpoint is written; TrainingError for a loss that is
+        not finite; CheckpointError, DataError and RunDirectoryError as their names say.
+        """
+        with StopFlag() as flag:
+            try:
+                self.setup()
+                run = on_main_rank(self.strategy, lambda: open_run(self.config))
+                self._checkpointer = Checkpointer(
+                    run.checkpoints, self.strategy, self.config.keep_checkpoints, self.identity()
+                )
+                if self.config.resume:
+                    self._restore(self._checkpointer, run)
+                on_main_rank(self.strategy, lambda: self.trackers.extend(self.create_trackers(run)))
+                self.train(StopAgreement(self.strategy, flag, self.step))
+            finally:
+                self.teardown()
+        return run
+
+    def setup(self) -> None:
+        """Join the other ranks and build everything that a step needs."""
+        config = self.config
+        environment = RankEnvironment.detect()
+        self.device = resolve_device(config.device, environment.local_rank)
+        self.strategy = create_strategy(config.strategy, environment, self.device)
+        self._is_set_up = True
+        self.strategy.setup()
+        seed_everything(config.seed)
+        self.module = self.create_model()
+        self.model = self.strategy.prepare(self.module)
+        self.model.train()
+        self.optimizer = self.create_optimizer()
+        self.loader = self.create_loader()
+        seed_everything(config.seed, environment.rank)
+        self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self._forward = forward_context(config.precision, self.device)
+        self._batches: Iterator[Any] | None = None
+
+    def train(self, stop: StopAgreement) -> None:
+        """Run the steps that are left, and log, evaluate and save as often as the configuration says."""
+        config = self.config
+        clock = StepClock(self.device, self.step)
+        while self.step < config.num_steps:
+            loss = self.run_step()
+            if self._is_due(config.log_every) or (self.step == 1 and config.log_every):
+                self._log(loss, clock)
+            if self._is_due(config.eval_every):
+                with clock.paused():
+                    self._evaluate()
+            if self._is_due(config.checkpoint_every):
+                with clock.paused():
+                    self._save(loss)
+            if stop.reached(self.step):
+                self._interrupt(loss, stop.signal_name())
+
+    def run_step(self) -> Tensor:
+        """Do one optimizer step and return its loss, the mean over the micro-batches of this rank, detached."""
+        count = self.config.accumulation
+        total: Tensor | None = None
+        for index in range(count):
+            batch = self._next_batch()
+            with self.strategy.synchronise(self.model, index == count - 1):
+                with self._forward:
+                    loss = self.training_step(batch)
+                if count > 1:
+                    loss = loss / count
+                loss.backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() if total is None else total + loss.detach()
+        if self.config.grad_clip is not None:
+            self.grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip, foreach=True)
+        rate = self.learning_rate(self.step + 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        assert total is not None  # accumulation is at least 1
+        return total
+
+    def teardown(self) -> None:
+        """Close the trackers and leave the other ranks; harmless when `setup` failed or was never called."""
+        for tracker in self.trackers:
+            tracker.close()
+        self.trackers = []
+        if self._is_set_up:
+            self.strategy.teardown()
+            self._is_set_up = False
+
+    def create_trackers(self, run: RunDirectory) -> list[Tracker]:
+        """Return what takes the rows of the run; called on rank 0 only."""
+        from gnomon.track.console import ConsoleTracker
+        from gnomon.track.jsonl import JsonlTracker
+
+        trackers: list[Tracker] = [JsonlTracker(run.metrics)]
+        if self.config.progress:
+            trackers.append(ConsoleTracker(self.config.num_steps))
+        return trackers
+
+    # What the loop does now and then
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and (self.step % every == 0 or self.step == self.config.num_steps)
+
+    def _next_batch(self) -> Any:
+        if self._batches is None:
+            self._batches = iter(self.loader)
+        batch = next(self._batches, None)
+        if batch is None:
+            self._batches = iter(self.loader)
+            batch = next(self._batches)
+        return batch if self.device.type == "cpu" else _move(batch, self.device)
+
+    def _log(self, loss: Tensor, clock: StepClock) -> None:
+        value = self._finite_loss(loss)
+        step_time_s = clock.lap(self.step)
+        tokens = self.tokens_per_step()
+        row = {
+            "step": self.step,
+            "tokens": None if tokens is None else tokens * self.step,
+            "loss": value,
+            "lr": self.learning_rate(self.step),
+            "grad_norm": None if self.grad_norm is None else self.grad_norm.item(),
+            "step_time_s": step_time_s,
+            "tokens_per_s": None if tokens is None else tokens / step_time_s,
+            "mfu": self.mfu(step_time_s),
+        }
+        for tracker in self.trackers:
+            tracker.log(row)
+
+    def _finite_loss(self, loss: Tensor) -> float:
+        """Return the mean loss over the ranks; raise TrainingError, on every rank, if training has diverged."""
+        value = self.strategy.all_reduce_mean(loss).item()
+        norm = 0.0 if self.grad_norm is None else self.grad_norm.item()
+        if math.isfinite(value) and math.isfinite(norm):
+            return value
+        newest = self._checkpointer.newest() if self._checkpointer else None
+        found = f"The loss is {value}" if not math.isfinite(value) else f"The norm of the gradients is {norm}"
+        advice = f"'{newest}' is the last good checkpoint: continue from it" if newest else "Start again"
+        raise TrainingError(
+            f"{found} at step {self.step} with learning_rate={self.config.learning_rate:g}, "
+            f"precision={self.config.precision}. {advice} with a lower learning_rate, more warmup_steps or a lower "
+            f"grad_clip{', and resume=true' if newest else ', in another run_dir'}."
+        )
+
+    @torch.no_grad()
+    def _evaluate(self) -> None:
+        loader = self.create_evaluation_loader()
+        if loader is None:
+            raise ConfigError(
+                f"eval_every={self.config.eval_every}, but {self.name} has no create_evaluation_loader. "
+                "Define it, or set eval_every=0."
+            )
+        self.model.eval()
+        losses = []
+        for _, batch in zip(range(self.config.eval_batches), loader, strict=False):
+            with self._forward:
+                losses.append(self.validation_step(_move(batch, self.device)))
+        self.model.train()
+        value = self.strategy.all_reduce_mean(torch.stack(losses).mean()).item()
+        for tracker in self.trackers:
+            tracker.log({"step": self.step, "eval_loss": value})
+
+    def _save(self, loss: Tensor) -> None:
+        assert self._checkpointer is not None  # made by execute, before the loop
+        self._finite_loss(loss)  # never let a checkpoint of NaN replace a good one
+        state = {"loader": self.loader.state_dict()} if hasattr(self.loader, "state_dict") else {}
+        path = self._checkpointer.save(self.step, self.module, self.optimizer, state)
+        if self.strategy.environment.is_main:
+            report_checkpoint(self.step, path)
+
+    def _restore(self, checkpointer: Checkpointer, run: RunDirectory) -> None:
+        state = checkpointer.restore(self.module, self.optimizer)
+        if state is not None:
+            self.step = state["step"]
+            if hasattr(self.loader, "load_state_dict"):
+                self.loader.load_state_dict(state["loader"])
+        on_main_rank(self.strategy, lambda: drop_later_rows(run, self.step))
+        if self.strategy.environment.is_main:
+            where = f"continues from step {self.step}" if state else "has no checkpoint and starts from step 0"
+            print(f"The run in '{run.path}' {where} of {self.config.num_steps}.", flush=True)
+
+    def _interrupt(self, loss: Tensor, signal_name: str) -> None:
+        if not self._is_due(self.config.checkpoint_every):
+            self._save(loss)
+        newest = self._checkpointer.newest() if self._checkpointer else None
+        error = InterruptedRunError(
+            f"{signal_name} arrived; training stopped after step {self.step} of {self.config.num_steps}. "
+            f"The checkpoint '{newest}' is complete; continue from it with resume=true."
+        )
+        error.exit_code = _EXIT_CODES.get(signal_name, InterruptedRunError.exit_code)
+        raise error
+
+
+def _move(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: _move(value, device) for key, value in batch.items()}
+    return type(batch)(_move(value, device) for value in batch)
