@@ -1,7 +1,7 @@
 """How a rank tells the launcher what became of it: small files in the folder that GNOMON_RANK_LOG_DIR names.
 
     rank-N.pid             process id; there while the rank runs, removed by every orderly exit
-    rank-N.error.json      type, message, traceback and time of the error that ended the rank
+    rank-N.error.json      type name, message, traceback and time of the error that ended the rank
     last_checkpoint.json   step and path of the newest complete checkpoint, written by rank 0
     rank-N.stderr.log      standard error of the rank; rank-N.stdout.log likewise for N > 0
     launcher.log           standard error of torchrun
@@ -33,7 +33,7 @@ class RankError:
     """The error that ended one rank; `time_s` is seconds since 1970."""
 
     rank: int
-    type: str
+    type_name: str
     message: str
     traceback: str
     time_s: float
@@ -42,13 +42,13 @@ class RankError:
     @property
     def error_class(self) -> type[GnomonError] | None:
         """The class in gnomon.errors, or None when the error was of another kind."""
-        found = getattr(errors, self.type, None)
+        found = getattr(errors, self.type_name, None)
         return found if isinstance(found, type) and issubclass(found, GnomonError) else None
 
     @property
     def is_interruption(self) -> bool:
         """True when the rank stopped because it was asked to."""
-        return self.type == InterruptedRunError.__name__
+        return self.type_name == InterruptedRunError.__name__
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def write_rank_error(error: Exception) -> None:
     rank = int(os.environ.get("RANK", "0"))
     report = RankError(
         rank=rank,
-        type=type(error).__name__,
+        type_name=type(error).__name__,
         message=str(error),
         traceback="".join(traceback.format_exception(error)),
         time_s=time.time(),

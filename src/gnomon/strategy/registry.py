@@ -35,7 +35,7 @@ def create_strategy(name: str, environment: RankEnvironment, device: torch.devic
         strategy = entries[name].load()
     except (ImportError, AttributeError) as error:
         raise LaunchError(f"strategy='{name}' does not load from '{entries[name].value}': {error}.") from error
-    return strategy(environment, device)  # type: ignore[no-any-return]
+    return strategy(environment, device)
 
 
 def _entries() -> dict[str, EntryPoint]:

@@ -1,0 +1,31 @@
+"""The strategies that gnomon ships pass the suite that it gives to third parties."""
+
+import pytest
+
+from gnomon.strategy.conformance import StrategyConformance
+
+
+class TestSingle(StrategyConformance):
+    strategy = "single"
+    ranks = 1
+
+
+@pytest.mark.torch_dist
+class TestDDP(StrategyConformance):
+    strategy = "ddp"
+    ranks = 2
+
+
+@pytest.mark.gpu
+class TestDDPOnCUDA(StrategyConformance):
+    strategy = "ddp"
+    ranks = 2
+    device = "cuda"
+
+    @classmethod
+    def setup_class(cls) -> None:
+        import torch
+
+        if torch.cuda.device_count() < cls.ranks:
+            pytest.skip(f"needs {cls.ranks} CUDA devices, found {torch.cuda.device_count()}")
+        super().setup_class()
