@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from gnomon.errors import SpecError
 from gnomon.spec._noun import FrozenMap, Noun
 from gnomon.spec.curves import Efficiency
+from gnomon.units import parse_bytes
 
 Dtype = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "int8"]
+
+
+def _parse_bytes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_bytes(value)
+    except SpecError as error:
+        raise ValueError(str(error)) from None
 
 
 class AcceleratorSpec(Noun):
@@ -19,7 +30,9 @@ class AcceleratorSpec(Noun):
     vendor: str = ""
     kind: Literal["gpu", "tpu", "cpu", "asic"] = "gpu"
     peak_flops: FrozenMap[Dtype, PositiveFloat] = Field(default_factory=dict, description="dense FLOP/s by dtype")
-    memory_bytes: PositiveFloat | None = None
+    memory_bytes: Annotated[PositiveFloat | None, BeforeValidator(_parse_bytes)] = Field(
+        default=None, description="a number, or text with a unit: 80 GiB"
+    )
     memory_bandwidth_bytes_per_s: PositiveFloat | None = None
     tdp_w: PositiveFloat | None = None
     source: str = ""

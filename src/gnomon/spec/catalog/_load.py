@@ -1,0 +1,106 @@
+"""Find and read catalog files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from gnomon.errors import CatalogError, did_you_mean
+from gnomon.spec._noun import read_mapping
+from gnomon.spec.catalog._efficiency import GenericEfficiency
+from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec
+from gnomon.spec.curves import Efficiency
+from gnomon.spec.model import ModelSpec
+
+Kind = Literal["models", "accelerators", "clusters", "efficiencies"]
+
+_FOLDER = Path(__file__).parent
+
+
+def list_models() -> tuple[str, ...]:
+    """Return the names of all models, sorted."""
+    return _names("models")
+
+
+def list_accelerators() -> tuple[str, ...]:
+    """Return the names of all accelerators, sorted."""
+    return _names("accelerators")
+
+
+def list_clusters() -> tuple[str, ...]:
+    """Return the names of all clusters, sorted."""
+    return _names("clusters")
+
+
+def load_model(name: str) -> ModelSpec:
+    """Return the model `name` (case does not matter); raise CatalogError with the nearest name if there is none."""
+    entry = _read("models", name)
+    return ModelSpec.from_mapping(entry, where=f"catalog model '{name}'")
+
+
+def load_accelerator(name: str) -> AcceleratorSpec:
+    """Return the accelerator `name`; raise CatalogError with the nearest name if there is none."""
+    return _accelerator(_read("accelerators", name))
+
+
+def load_cluster(name: str, num_nodes: int | None = None) -> ClusterSpec:
+    """Return `num_nodes` nodes (default: one) of the cluster `name`, with generic achieved rates where published.
+
+    Raises CatalogError with the nearest name if there is none.
+    """
+    entry = _read("clusters", name)
+    if num_nodes is not None:
+        entry["num_nodes"] = num_nodes
+    return cluster_from_mapping(entry, where=f"catalog cluster '{name}'")
+
+
+def cluster_from_mapping(data: Mapping[str, Any], where: str = "") -> ClusterSpec:
+    """Return the cluster that `data` describes; its `accelerator` may be a catalog name instead of a description.
+
+    A named accelerator also brings the generic achieved rates of its generation, unless `data` has an `efficiency`.
+    """
+    name = data.get("accelerator") if isinstance(data, Mapping) else None
+    if not isinstance(name, str):
+        return ClusterSpec.from_mapping(data, where=where)
+    entry = _read("accelerators", name)
+    accelerator = _accelerator(entry)
+    defaults = {"efficiency": _efficiency(entry, accelerator), "peak_source": f"catalog entry '{name}', dense peak"}
+    return ClusterSpec.from_mapping({**defaults, **data, "accelerator": accelerator}, where=where)
+
+
+def find_accelerator(device_name: str) -> AcceleratorSpec | None:
+    """Return the accelerator that its driver calls `device_name` (`torch.cuda.get_device_name`), or None."""
+    entries = (_read("accelerators", name) for name in list_accelerators())
+    return next((_accelerator(entry) for entry in entries if device_name in entry.get("device_names", ())), None)
+
+
+def _accelerator(entry: Mapping[str, Any]) -> AcceleratorSpec:
+    described = {key: value for key, value in entry.items() if key not in ("efficiency", "device_names")}
+    return AcceleratorSpec.from_mapping(described, where=f"catalog accelerator '{entry['name']}'")
+
+
+def _efficiency(entry: Mapping[str, Any], accelerator: AcceleratorSpec) -> Efficiency | None:
+    name = entry.get("efficiency")
+    if name is None:
+        return None
+    fractions = _read("efficiencies", name)
+    del fractions["name"]
+    return GenericEfficiency.from_mapping(fractions, where=f"catalog efficiency '{name}'").rates(accelerator)
+
+
+def _names(kind: Kind) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (_FOLDER / kind).glob("*.yaml")))
+
+
+def _read(kind: Kind, name: str) -> dict[str, Any]:
+    names = _names(kind)
+    key = str(name).lower()
+    if key not in names:
+        raise CatalogError(f"The catalog has no '{name}' among its {len(names)} {kind}. {_suggestion(key, names)}")
+    return {"name": key, **read_mapping(_FOLDER / kind / f"{key}.yaml")}
+
+
+def _suggestion(key: str, names: tuple[str, ...]) -> str:
+    longer = [name for name in names if key and key in name]
+    return f"Names that contain it: {', '.join(longer)}." if len(longer) > 1 else did_you_mean(key, longer or names)
