@@ -29,7 +29,7 @@ format: $(INSTALLED) ## rewrite the sources in the house format
 	@$(BIN)/ruff format --quiet .
 
 docs: $(INSTALLED) ## build the documentation into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Documentation: site/index.html"
 
 clean: ## remove the environment, caches and built documentation; keeps runs/
