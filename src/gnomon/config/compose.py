@@ -74,13 +74,18 @@ def compose(
 
 def load_config(file: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """Return the configuration in a YAML file anywhere, composed as by `compose`."""
+    return compose(*locate_config(file), overrides)
+
+
+def locate_config(file: str | Path) -> tuple[Path, str]:
+    """Return the folder and the name by which `compose` finds a YAML file; raise ConfigError when it cannot."""
     path = Path(file).expanduser()
     if not path.is_file():
         near = did_you_mean(path.name, [neighbour.name for neighbour in _yaml_files(path.parent)])
         raise ConfigError(f"Configuration file '{file}' not found (looked for '{path.absolute()}'). {near}".rstrip())
     if path.suffix != ".yaml" or "@" in path.stem or ":" in path.stem:
         raise ConfigError(f"'{file}': a configuration file must end in .yaml and have no '@' or ':' in its name.")
-    return compose(path.parent, path.stem, overrides)
+    return path.parent, path.stem
 
 
 def _compose(folder: Path | None, name: str, overrides: list[str]) -> DictConfig:

@@ -1,0 +1,58 @@
+"""The step that predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gnomon.component import Component
+from gnomon.pipeline.run import open_run, refuse_existing, require
+from gnomon.plan.estimate import Estimate
+from gnomon.spec import HardwareProfile, Layout, ModelSpec, Workload
+from gnomon.spec.resolve import resolve_model
+
+
+class Plan(Component):
+    """Predicts a training step on the calibrated machine.
+
+    Without `model` it takes the largest GPT for which `num_steps` steps are predicted to last `train_budget_s`.
+    """
+
+    def __init__(
+        self,
+        run_dir: str,
+        workload: Workload | Mapping[str, Any],
+        layout: Layout | Mapping[str, Any] | None = None,
+        num_steps: int = 200,
+        model: ModelSpec | str | Mapping[str, Any] | None = None,
+        train_budget_s: float = 60.0,
+    ) -> None:
+        self.run_dir = run_dir
+        self.workload = workload if isinstance(workload, Workload) else Workload.from_mapping(workload, "workload")
+        self.layout = layout if isinstance(layout, Layout) else Layout.from_mapping(layout or {}, "layout")
+        self.workload.accumulation(self.layout.dp)  # a batch that does not divide should show before anything runs
+        self.num_steps = num_steps
+        self.model = model if isinstance(model, ModelSpec) or model is None else resolve_model(model)
+        self.train_budget_s = train_budget_s
+
+    def execute(self, profile: HardwareProfile | None = None) -> Estimate:
+        """Return the estimate, printed and saved as estimate.json; without input, read hardware.yaml of the run."""
+        from rich.console import Console
+
+        from gnomon.plan.planner import plan
+        from gnomon.plan.render import render_estimate
+
+        run = open_run(self.run_dir, self.name)
+        refuse_existing(run.estimate, self.name)
+        if profile is None:
+            profile = HardwareProfile.load(require(run.hardware, self.name))
+        cluster = profile.cluster(self.layout.num_ranks)
+        estimate = plan(self.model or self._fit(profile), cluster, self.layout, self.workload)
+        estimate.save(run.estimate)
+        Console().print(render_estimate(estimate))
+        return estimate
+
+    def _fit(self, profile: HardwareProfile) -> ModelSpec:
+        from gnomon.plan.sizing import fit_model
+
+        return fit_model(profile, self.workload, self.train_budget_s, self.num_steps)
