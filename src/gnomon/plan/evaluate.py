@@ -46,7 +46,7 @@ class Evaluation:
     @property
     def step_time_s(self) -> Array:
         """Seconds per optimizer step."""
-        return np.sum(list(self.terms.values()), axis=0)
+        return total(list(self.terms.values()))
 
 
 def evaluate(cases: Cases, cluster: ClusterSpec) -> Evaluation:
@@ -61,8 +61,8 @@ def evaluate(cases: Cases, cluster: ClusterSpec) -> Evaluation:
     terms = {term: np.zeros_like(cases.tokens) for term in TIME_TERMS}
     for item in priced:
         terms[item.operator.term] = terms[item.operator.term] + item.device_s
-    backward = np.sum([p.device_s + p.launch_s for p in priced if p.operator.phase == "backward"], axis=0)
-    total, exposed, source = _gradient_reduction(cases, cluster, backward / cases.accumulation)
+    backward = total([p.device_s + p.launch_s for p in priced if p.operator.phase == "backward"])
+    collective, exposed, source = _gradient_reduction(cases, cluster, backward / cases.accumulation)
     terms["communication_s"] = exposed
     terms["data_s"] = _data_s(cases, efficiency)
     terms["idle_s"] = _idle_s(priced, efficiency, cases)
@@ -73,12 +73,17 @@ def evaluate(cases: Cases, cluster: ClusterSpec) -> Evaluation:
     return Evaluation(
         operators=priced,
         terms=terms,
-        collective_s=total,
+        collective_s=collective,
         collective_source=source,
         memory=memory,
         peak_memory_bytes=memory.tensors * (1.0 + efficiency.allocator_overhead) + efficiency.framework_bytes,
         model_flops=causal_flops,
     )
+
+
+def total(arrays: list[Array]) -> Array:
+    """Return the elementwise sum of arrays of one shape."""
+    return np.asarray(np.sum(arrays, axis=0), dtype=np.float64)
 
 
 def _price(operator: Operator, efficiency: Efficiency, precision: str) -> PricedOperator:
@@ -100,11 +105,11 @@ def _price(operator: Operator, efficiency: Efficiency, precision: str) -> Priced
 
 def _idle_s(priced: list[PricedOperator], efficiency: Efficiency, cases: Cases) -> Array:
     """Return the launch time that shows: all of it on a synchronous device, else what outlasts the device's work."""
-    host = np.sum([item.launch_s for item in priced], axis=0)
+    host = total([item.launch_s for item in priced])
     host = host + efficiency.dispatch_optimizer_s * num_parameter_tensors(cases.model)
     if not efficiency.asynchronous:
         return host
-    device = np.sum([item.device_s for item in priced], axis=0)
+    device = total([item.device_s for item in priced])
     return np.maximum(host - device, 0.0)
 
 
@@ -127,7 +132,7 @@ def _data_s(cases: Cases, efficiency: Efficiency) -> Array:
 
 def _gradient_reduction(cases: Cases, cluster: ClusterSpec, backward_s: Array) -> tuple[Array, Array, str]:
     """Return (total seconds, exposed seconds, source) of the data-parallel all-reduce for each case."""
-    total, exposed = np.zeros_like(cases.tokens), np.zeros_like(cases.tokens)
+    collective, exposed = np.zeros_like(cases.tokens), np.zeros_like(cases.tokens)
     source = "one rank: nothing to reduce"
     overlap = cluster.efficiency.communication_overlap if cluster.efficiency else 0.0
     buckets = gradient_buckets(float(cases.num_parameters * FP32_BYTES))
@@ -136,6 +141,6 @@ def _gradient_reduction(cases: Cases, cluster: ClusterSpec, backward_s: Array) -
             continue
         here = cases.dp == degree
         times, source = all_reduce_s(cluster, buckets, int(degree))
-        total[here] = float(np.sum(times))
+        collective[here] = float(np.sum(times))
         exposed[here] = exposed_s([float(t) for t in times], backward_s[here], overlap)
-    return total, exposed, source
+    return collective, exposed, source

@@ -100,6 +100,7 @@ def backward_workspace_bytes(cases: Cases) -> Array:
     """Return the larger transient at the start of backward: the loss gradient, or the last layer's MLP."""
     model, tokens, c = cases.model, cases.tokens, cases.compute_bytes
     logits = tokens * model.vocab_size * (FP32_BYTES + (c if cases.precision == "bf16" else 0))
-    width = model.ffn_hidden_size * (3.0 if model.gated_mlp else 2.0)
+    # the gradients that are alive together, less the saved tensors that the products before have released
+    width = model.ffn_hidden_size * (2.0 if model.gated_mlp else 1.0)
     feed_forward = tokens * (width * c + model.hidden_size * FP32_BYTES) - tokens * model.vocab_size * FP32_BYTES
     return np.maximum(logits, feed_forward)

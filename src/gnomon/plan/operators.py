@@ -107,12 +107,19 @@ def _embedding(cases: Cases) -> Iterator[Operator]:
     )
     if model.tied_embeddings:
         yield _memory(
-            cases, "tied weight gradient", "embedding_head_s", "gradient_add", passes, np.full_like(elements, table),
+            cases,
+            "tied weight gradient",
+            "embedding_head_s",
+            "gradient_add",
+            passes,
+            np.full_like(elements, table),
             "backward",
         )
     if model.position == "learned":
         yield _memory(cases, "position embedding", "embedding_head_s", "gradient_add", passes, elements)
-        yield _memory(cases, "position embedding", "embedding_head_s", "gradient_add", passes, elements / 3.0, "backward")
+        yield _memory(
+            cases, "position embedding", "embedding_head_s", "gradient_add", passes, elements / 3.0, "backward"
+        )
 
 
 def _layer(cases: Cases) -> Iterator[Operator]:
@@ -197,13 +204,10 @@ def _head(cases: Cases) -> Iterator[Operator]:
     model, passes = cases.model, cases.accumulation
     hidden = cases.tokens * float(model.hidden_size)
     logits = cases.tokens * float(model.vocab_size)
-    for operator in _both(cases, "final normalisation", model.norm, passes, hidden):
-        yield operator
+    yield from _both(cases, "final normalisation", model.norm, passes, hidden)
     yield from _linear(cases, "head", "embedding_head_s", passes, model.vocab_size, model.hidden_size)
     yield _memory(cases, "loss", "embedding_head_s", "cross_entropy", passes, logits, launches=3.0)
-    yield _memory(
-        cases, "loss", "embedding_head_s", "cross_entropy_backward", passes, logits, "backward", launches=2.0
-    )
+    yield _memory(cases, "loss", "embedding_head_s", "cross_entropy_backward", passes, logits, "backward", launches=2.0)
     if cases.precision == "bf16":
         yield _memory(cases, "logits cast", "embedding_head_s", "cast_up", passes, logits)
         yield _memory(cases, "logits cast", "embedding_head_s", "cast_down", passes, logits, "backward")
@@ -214,8 +218,13 @@ def _accumulation(cases: Cases) -> Iterator[Operator]:
     """Every micro-batch after the first adds its gradients to those that are there."""
     elements = np.full_like(cases.tokens, float(cases.num_parameters))
     yield _memory(
-        cases, "gradient accumulation", "elementwise_s", "gradient_add", np.maximum(cases.accumulation - 1.0, 0.0),
-        elements, "backward",
+        cases,
+        "gradient accumulation",
+        "elementwise_s",
+        "gradient_add",
+        np.maximum(cases.accumulation - 1.0, 0.0),
+        elements,
+        "backward",
     )
 
 

@@ -140,12 +140,13 @@ def _operator_estimate(item: PricedOperator) -> OperatorEstimate:
 def _sources(result: Evaluation, cluster: ClusterSpec, workload: Workload, layout: Layout) -> dict[str, str]:
     mask = "half of the square, causal" if workload.attention_mask == "causal" else "the full square"
     rates = cluster.source or cluster.accelerator.source or cluster.name
+    peak = f"peak {workload.precision} ({cluster.peak_source})"
     return {
         "num_parameters": "counted tensor by tensor from the model's sizes",
         "model_flops": f"3 x forward: 2 m n k for each matrix product, attention over {mask}",
-        "step_time_s": f"sum of the operators over achieved rates ({rates}), launch overhead and exposed communication",
+        "step_time_s": f"sum of the operators at achieved rates ({rates}), launches and exposed communication",
         "tokens_per_s": f"{workload.global_batch} x {workload.seq_len} tokens / step time",
-        "mfu": f"model FLOPs / step time / ({layout.num_ranks} x peak {workload.precision} of the {cluster.peak_source})",
+        "mfu": f"model FLOPs / step time / ({layout.num_ranks} x {peak})",
         "communication_s": result.collective_source,
         "memory": "weights, gradients, two AdamW moments in fp32, and the tensors that autograd keeps",
     }
@@ -165,4 +166,3 @@ def _assumptions(cluster: ClusterSpec, workload: Workload) -> tuple[str, ...]:
         "launches hide behind the device's work" if efficiency.asynchronous else "each operator waits for its launch"
     )
     return tuple(lines)
-

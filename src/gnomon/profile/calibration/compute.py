@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gnomon.plan.flops import attention_flops, matmul_flops
+from gnomon.profile.calibration.ring import keeping, rotating
 from gnomon.profile.calibration.stopwatch import Stopwatch
 from gnomon.spec import GridCurve
 
@@ -40,11 +41,14 @@ def matmul_curves(watch: Stopwatch, precision: str, dispatch_s: float) -> Iterat
 def _matmul_functions(
     m: int, n: int, k: int, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Callable[[], Tensor]]:
-    x, weight, gradient = (torch.randn(shape, dtype=dtype, device=device) for shape in ((m, k), (n, k), (m, n)))
+    """Return y = x W^T and both gradients; x was just produced in forward and long ago in backward."""
+    x, weight, gradient = (torch.ones(shape, dtype=dtype, device=device) for shape in ((m, k), (n, k), (m, n)))
+    weights = rotating(lambda: torch.ones_like(weight), weight.nbytes)
+    saved = rotating(lambda: torch.ones_like(x), x.nbytes)
     return {
-        "forward": lambda: F.linear(x, weight),
-        "grad_input": lambda: gradient @ weight,
-        "grad_weight": lambda: gradient.t() @ x,
+        "forward": keeping(lambda: F.linear(x, weights()), gradient.nbytes),
+        "grad_input": lambda: gradient @ weights(),
+        "grad_weight": keeping(lambda: gradient.t() @ saved(), weight.nbytes),
     }
 
 
@@ -64,21 +68,30 @@ def attention_curves(watch: Stopwatch, precision: str, dispatch_s: float) -> Ite
 
 def _attention_s(watch: Stopwatch, precision: str, batch: int, length: int, head_dim: int) -> tuple[float, float]:
     width = HEADS * head_dim
-    fused = torch.randn(batch, length, 3 * width, dtype=DTYPES[precision], device=watch.device)
-    query, key, value = (
-        part.view(batch, length, HEADS, head_dim).transpose(1, 2).detach().requires_grad_()
-        for part in fused.split(width, dim=-1)
-    )
+    dtype = DTYPES[precision]
+    size = batch * length * width * dtype.itemsize
 
-    def forward() -> Tensor:
+    def attend(inputs: Sequence[Tensor]) -> Tensor:
+        query, key, value = inputs
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
-    output = forward()
+    def make() -> tuple[Tensor, tuple[Tensor, ...]]:
+        fused = torch.randn(batch, length, 3 * width, device=watch.device).to(dtype)
+        inputs = tuple(
+            part.view(batch, length, HEADS, head_dim).transpose(1, 2).detach().requires_grad_()
+            for part in fused.split(width, dim=-1)
+        )
+        return attend(inputs), inputs
+
+    saved = rotating(make, 4 * size)
+    output, inputs = saved()
     gradient = torch.randn_like(output)
 
     def backward() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(output, (query, key, value), gradient, retain_graph=True)
+        output, inputs = saved()
+        return torch.autograd.grad(output, inputs, gradient, retain_graph=True)
 
+    forward = keeping(lambda: attend(inputs), size)
     return watch.time_s(f"attention {precision}", forward), watch.time_s(f"attention {precision}", backward)
 
 

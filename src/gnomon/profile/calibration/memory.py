@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gnomon.plan.traffic import TRAFFIC, memory_key, memory_keys
 from gnomon.profile.calibration.compute import DTYPES, net_s
+from gnomon.profile.calibration.ring import keeping, rotating
 from gnomon.profile.calibration.stopwatch import Stopwatch
 from gnomon.spec import SizeCurve
 from gnomon.train.gpt import activate, rotate
@@ -21,6 +22,8 @@ ELEMENTS = {
 WIDTH = 256
 VOCABULARY = 256
 Benchmark = Callable[[], object]
+Differentiable = tuple[Callable[[], Tensor], tuple[Tensor, ...]]
+Make = Callable[[int, torch.dtype, torch.device], Differentiable]
 
 
 def memory_curves(watch: Stopwatch, precisions: tuple[str, ...], dispatch_s: float) -> dict[str, SizeCurve]:
@@ -39,22 +42,38 @@ def memory_curves(watch: Stopwatch, precisions: tuple[str, ...], dispatch_s: flo
 
 
 def benchmark(kind: str, elements: int, dtype: torch.dtype, device: torch.device) -> Benchmark:
-    """Return a function that runs one operator of this kind on `elements` elements."""
+    """Return a function that runs one operator of this kind on `elements` elements, with operands out of cache."""
     forward_kind = kind.removesuffix("_backward")
+    size = 4.0 * elements
     if forward_kind in ("adamw", "gradient_norm"):
-        return _update(forward_kind, elements, device)
+        update = rotating(lambda: _update(forward_kind, elements, device), 4.0 * size)
+        return lambda: update()()
     if kind in _SIMPLE:
-        return _SIMPLE[kind](elements, dtype, device)
-    forward, inputs = _DIFFERENTIABLE[forward_kind](elements, dtype, device)
+        simple = rotating(lambda: _SIMPLE[kind](elements, dtype, device), size)
+        return keeping(lambda: simple()(), size)
+    make = _DIFFERENTIABLE[forward_kind]
     if kind == forward_kind:
-        return forward
-    output = forward()
-    gradient = torch.ones_like(output)
-    return lambda: torch.autograd.grad(output, inputs, gradient, retain_graph=True)
+        return keeping(make(elements, dtype, device)[0], size)
+    return _backward(make, elements, dtype, device)
+
+
+def _backward(make: Make, elements: int, dtype: torch.dtype, device: torch.device) -> Benchmark:
+    def graph() -> tuple[Tensor, tuple[Tensor, ...]]:
+        forward, inputs = make(elements, dtype, device)
+        return forward(), inputs
+
+    saved = rotating(graph, 8.0 * elements)
+    gradient = torch.ones_like(saved()[0])
+
+    def backward() -> tuple[Tensor, ...]:
+        output, inputs = saved()
+        return torch.autograd.grad(output, inputs, gradient, retain_graph=True)
+
+    return backward
 
 
 def _tensor(elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.randn(max(1, elements // WIDTH), WIDTH, device=device).to(dtype)
+    return torch.rand(max(1, elements // WIDTH), WIDTH, device=device).to(dtype)
 
 
 def _copy(elements: int, dtype: torch.dtype, device: torch.device) -> Benchmark:
@@ -94,10 +113,8 @@ _SIMPLE: dict[str, Callable[[int, torch.dtype, torch.device], Benchmark]] = {
     "cast_up": _cast(torch.bfloat16, torch.float32),
 }
 
-Differentiable = tuple[Callable[[], Tensor], tuple[Tensor, ...]]
 
-
-def _activation(name: str) -> Callable[[int, torch.dtype, torch.device], Differentiable]:
+def _activation(name: str) -> Make:
     def make(elements: int, dtype: torch.dtype, device: torch.device) -> Differentiable:
         x = _tensor(elements, dtype, device).requires_grad_()
         return lambda: activate(x, name), (x,)
@@ -105,7 +122,7 @@ def _activation(name: str) -> Callable[[int, torch.dtype, torch.device], Differe
     return make
 
 
-def _norm(name: str) -> Callable[[int, torch.dtype, torch.device], Differentiable]:
+def _norm(name: str) -> Make:
     def make(elements: int, dtype: torch.dtype, device: torch.device) -> Differentiable:
         x = _tensor(elements, torch.float32, device).requires_grad_()
         layer = (nn.RMSNorm(WIDTH, eps=1e-6) if name == "rmsnorm" else nn.LayerNorm(WIDTH, bias=False)).to(device)
@@ -136,7 +153,7 @@ def _cross_entropy(elements: int, dtype: torch.dtype, device: torch.device) -> D
     return lambda: F.cross_entropy(logits, targets), (logits,)
 
 
-_DIFFERENTIABLE: dict[str, Callable[[int, torch.dtype, torch.device], Differentiable]] = {
+_DIFFERENTIABLE: dict[str, Make] = {
     "rope": _rope,
     "embedding": _embedding,
     "cross_entropy": _cross_entropy,

@@ -12,6 +12,9 @@ from gnomon.spec import CollectiveCurve, SizeCurve
 
 SIZES_BYTES = (2**12, 2**16, 2**18, 2**20, 2**22, 25 * 2**20)
 OVERLAP_BYTES = 4 * 2**20
+# torch 2.13 renamed them; the old names still work before it
+_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 def collective_curves(watch: Stopwatch) -> dict[str, CollectiveCurve]:
@@ -20,7 +23,7 @@ def collective_curves(watch: Stopwatch) -> dict[str, CollectiveCurve]:
 
 
 def _curve(watch: Stopwatch, name: str) -> CollectiveCurve:
-    times = [watch.time_s(name, _collective(name, size, watch.device)) for size in SIZES_BYTES]
+    times = [watch.collective_time_s(name, _collective(name, size, watch.device)) for size in SIZES_BYTES]
     # the smallest message is all latency; the rest gives the bandwidth by size
     latency_s = times[0]
     sizes = SIZES_BYTES[1:]
@@ -37,8 +40,8 @@ def _collective(name: str, size_bytes: int, device: torch.device) -> Callable[[]
     if name == "all_reduce":
         return lambda: dist.all_reduce(whole, op=dist.ReduceOp.AVG if device.type == "cuda" else dist.ReduceOp.SUM)
     if name == "all_gather":
-        return lambda: dist.all_gather_into_tensor(whole, part)
-    return lambda: dist.reduce_scatter_tensor(part, whole)
+        return lambda: _GATHER(whole, part)
+    return lambda: _SCATTER(part, whole)
 
 
 def communication_overlap(watch: Stopwatch) -> float:
@@ -59,6 +62,6 @@ def communication_overlap(watch: Stopwatch) -> float:
         compute()
         handle.wait()
 
-    compute_s = watch.time_s("overlap", compute)
-    both_s = watch.time_s("overlap", both)
+    compute_s = watch.collective_time_s("overlap", compute)
+    both_s = watch.collective_time_s("overlap", both)
     return float(min(1.0, max(0.0, (alone_s + compute_s - both_s) / alone_s)))

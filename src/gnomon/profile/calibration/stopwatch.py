@@ -28,14 +28,29 @@ class Stopwatch:
 
     def time_s(self, group: str, function: Callable[[], object]) -> float:
         """Return the median seconds of one call."""
-        function()
-        if dist.is_initialized():
-            dist.barrier()
-        self._call_s(function)
+        self._start_together(function)
         samples: list[float] = []
         end = time.perf_counter() + self.min_duration_s
         while len(samples) < MIN_REPEATS or (time.perf_counter() < end and len(samples) < MAX_REPEATS):
             samples.append(self._call_s(function))
+        return self._median(group, samples)
+
+    def collective_time_s(self, group: str, function: Callable[[], object]) -> float:
+        """Return the median seconds of one call that all ranks must make equally often."""
+        self._start_together(function)
+        repeats = torch.tensor(
+            [min(MAX_REPEATS, max(MIN_REPEATS, self.min_duration_s / self._call_s(function)))], device=self.device
+        )
+        dist.broadcast(repeats, src=0)
+        return self._median(group, [self._call_s(function) for _ in range(int(repeats))])
+
+    def _start_together(self, function: Callable[[], object]) -> None:
+        function()
+        if dist.is_initialized():
+            dist.barrier()
+        self._call_s(function)
+
+    def _median(self, group: str, samples: list[float]) -> float:
         low, median, high = np.quantile(samples, (0.1, 0.5, 0.9))
         self.spreads.setdefault(group, []).append(float((high - low) / median))
         return float(median)

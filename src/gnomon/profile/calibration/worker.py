@@ -48,9 +48,7 @@ def measure(device: torch.device, environment: RankEnvironment, min_duration_s: 
     stage = _Stages(environment)
     host = stage("launch overhead", lambda: overhead.measure_overhead(device))
     framework = overhead.resident_bytes() if device.type == "cpu" else 0.0
-    matmul = stage(
-        "matrix multiply", lambda: dict(i for p in PRECISIONS for i in matmul_curves(watch, p, host.call_s))
-    )
+    matmul = stage("matrix multiply", lambda: dict(i for p in PRECISIONS for i in matmul_curves(watch, p, host.call_s)))
     attention = stage("attention", lambda: dict(i for p in PRECISIONS for i in attention_curves(watch, p, host.call_s)))
     memory = stage("memory bandwidth", lambda: memory_curves(watch, PRECISIONS, host.call_s))
     alone = environment.world_size == 1

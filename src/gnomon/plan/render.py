@@ -1,0 +1,124 @@
+"""An estimate as rich tables in which every number says where it comes from."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from gnomon.plan.estimate import Estimate, OperatorEstimate
+from gnomon.spec import MEMORY_TERMS, TIME_TERMS
+from gnomon.units import (
+    format_bytes,
+    format_count,
+    format_flops,
+    format_percent,
+    format_seconds,
+)
+
+_TERM_SOURCES = {
+    "matmul_s": "FLOPs / achieved rate of each shape",
+    "attention_s": "FLOPs / achieved rate by sequence and head",
+    "elementwise_s": "bytes / achieved bandwidth by size",
+    "embedding_head_s": "both of the above",
+    "optimizer_s": "28 bytes per parameter, and 12 to clip",
+    "data_s": "bytes / measured loader rate",
+    "idle_s": "launches x dispatch time",
+}
+_MEMORY_SOURCES = {
+    "weights_bytes": "4 bytes per parameter",
+    "gradients_bytes": "4 bytes per parameter",
+    "optimizer_bytes": "two moments, 8 bytes per parameter",
+    "activations_bytes": "what autograd keeps, less the gradients' room",
+    "communication_bytes": "gradients are views of the buckets",
+    "framework_bytes": "measured process, and allocator reserve",
+}
+
+
+def render_estimate(estimate: Estimate, operators: int = 0) -> RenderableType:
+    """Return the headline, the time and memory terms and, if asked, the `operators` slowest operators."""
+    parts: list[RenderableType] = [headline_table(estimate), time_table(estimate), memory_table(estimate)]
+    if operators:
+        parts.append(operator_table(estimate, operators))
+    return Group(*parts)
+
+
+def headline_table(estimate: Estimate) -> Table:
+    """Return what is asked and the figures that answer it."""
+    layout, workload = estimate.layout, estimate.workload
+    table = _table(
+        f"{estimate.model.name} on {estimate.layout.num_ranks} x {estimate.cluster.name}", "quantity", "value"
+    )
+    sources = estimate.sources
+    accumulation = workload.accumulation(layout.dp)
+    batch = f"{workload.global_batch} x {workload.seq_len} tokens"
+    table.add_row("batch", batch, f"dp {layout.dp} x accumulation {accumulation} x micro-batch {workload.micro_batch}")
+    table.add_row("precision", workload.precision, "configuration")
+    table.add_row("parameters", format_count(estimate.num_parameters), sources["num_parameters"])
+    table.add_row("model FLOPs per step", format_flops(estimate.model_flops), sources["model_flops"])
+    table.add_row("[bold]step time", f"[bold]{format_seconds(estimate.step_time_s)}", sources["step_time_s"])
+    table.add_row("tokens/s", format_count(estimate.tokens_per_s), sources["tokens_per_s"])
+    table.add_row("MFU", format_percent(estimate.mfu), sources["mfu"])
+    table.add_row("peak memory per rank", format_bytes(estimate.memory.total_bytes), sources["memory"])
+    table.add_row("fits", _verdict(estimate), "peak memory against the device's")
+    return table
+
+
+def time_table(estimate: Estimate) -> Table:
+    """Return the terms of the step time."""
+    table = _table("Step time", "term", "time", "share")
+    for term, seconds in estimate.time.as_dict().items():
+        source = _TERM_SOURCES.get(term) or estimate.sources.get(term, "")
+        table.add_row(TIME_TERMS[term], format_seconds(seconds), format_percent(seconds / estimate.step_time_s), source)
+    return table
+
+
+def memory_table(estimate: Estimate) -> Table:
+    """Return the terms of the peak memory."""
+    table = _table("Peak memory per rank", "term", "bytes", "share")
+    total = estimate.memory.total_bytes
+    for term, size in estimate.memory.as_dict().items():
+        table.add_row(MEMORY_TERMS[term], format_bytes(size), format_percent(size / total), _MEMORY_SOURCES[term])
+    return table
+
+
+def operator_table(estimate: Estimate, count: int) -> Table:
+    """Return the `count` slowest operators."""
+    table = _table("Slowest operators", "operator", "phase", "calls", "time", "achieved", "bound by")
+    slowest = sorted(estimate.operators, key=lambda o: o.time_s + o.launch_s, reverse=True)[:count]
+    for row in slowest:
+        table.add_row(
+            row.name,
+            row.phase,
+            f"{row.calls:g}",
+            format_seconds(row.time_s + row.launch_s),
+            _achieved(row),
+            row.bound,
+            row.source,
+        )
+    return table
+
+
+def _achieved(row: OperatorEstimate) -> str:
+    if row.time_s <= 0:
+        return ""
+    if row.flops > 0:
+        return format_flops(row.flops / row.time_s, per_second=True)
+    return f"{format_bytes(row.traffic_bytes / row.time_s)}/s"
+
+
+def _verdict(estimate: Estimate) -> str:
+    capacity = estimate.cluster.accelerator.memory_bytes
+    if estimate.fits is None or capacity is None:
+        return "unknown"
+    room = capacity - estimate.memory.total_bytes
+    if estimate.fits:
+        return f"[green]yes, {format_bytes(room)} to spare"
+    return f"[red]no, {format_bytes(-room)} too much"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold", expand=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    table.add_column("where it comes from", style="dim", overflow="fold")
+    return table
