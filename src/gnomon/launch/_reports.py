@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +75,18 @@ class RankReports:
         return self.log_dir / f"rank-{rank}.error.json"
 
 
-def explain_failure(reports: RankReports, silent: list[int], exit_code: int, launcher_text: str) -> GnomonError:
+def explain_failure(reports: RankReports, silent: list[int], exit_code: int | None, launcher_text: str) -> GnomonError:
     """Return the error to raise for a job that failed, the likeliest cause first.
 
     `silent` are the ranks that died without a word before anything was killed here, `exit_code` is that of the
-    launched process (negative: a signal), `launcher_text` what torchrun wrote. A rank that crashed outranks the
-    broken connections that its neighbours then report, and so does a GnomonError, which names its cause. A rank
-    ended by SIGTERM is a consequence: torchrun stops the others that way.
+    launched process (negative: a signal; None: it hung and was killed here), `launcher_text` what torchrun wrote.
+    A rank that crashed outranks the broken connections that its neighbours then report, and so does a GnomonError,
+    which names its cause. A rank ended by SIGTERM is a consequence: torchrun stops the others that way.
     """
     errors = reports.errors()
-    codes = exit_codes(launcher_text) if reports.ranks > 1 else {0: exit_code}
+    if reports.ranks > 1 and exit_code is not None and exit_code < 0:
+        return _torchrun_death(reports, exit_code)
+    codes: Mapping[int, int | None] = exit_codes(launcher_text) if reports.ranks > 1 else {0: exit_code}
     crashed = [rank for rank in (*codes, *silent) if rank in silent and _crashed(codes.get(rank), errors)]
     if crashed:
         return _death(reports, crashed[0], codes.get(crashed[0]))
@@ -96,7 +99,8 @@ def explain_failure(reports: RankReports, silent: list[int], exit_code: int, lau
     if rank is not None:
         return _death(reports, rank, codes.get(rank))
     return LaunchError(
-        f"torchrun ended ({describe_exit(exit_code)}) before any rank did. Log: {reports.log_dir / LAUNCHER_LOG}"
+        f"The {reports.ranks} ranks could not be started. The log of torchrun says why: "
+        f"{reports.log_dir / LAUNCHER_LOG}"
     )
 
 
@@ -109,7 +113,7 @@ def explain_interruption(reports: RankReports, signal_name: str, was_killed: boo
     said = next((error.message for error in errors), "") if all(e.is_interruption for e in errors) else ""
     what = "Stopped by Ctrl-C." if signal_name == "SIGINT" else f"Stopped by {signal_name}."
     killed = " The ranks did not stop at a step boundary in time and were killed." if was_killed else ""
-    result = InterruptedRunError(said or f"{what}{killed} {reports.checkpoint_sentence()}")
+    result = InterruptedRunError(f"{what}{killed} {said or reports.checkpoint_sentence()}")
     result.exit_code = 128 + signal.Signals[signal_name].value
     return result
 
@@ -132,10 +136,8 @@ def port_in_use(port: int | None = None) -> PortInUseError:
     )
 
 
-def describe_exit(code: int | None) -> str:
-    """Return `'killed by SIGKILL'` or `'exit code 3'`; an empty string when it is not known."""
-    if code is None:
-        return ""
+def describe_exit(code: int) -> str:
+    """Return `'killed by SIGKILL'` or `'exit code 3'`."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -162,12 +164,23 @@ def _reported(reports: RankReports, error: RankError) -> GnomonError:
 
 
 def _death(reports: RankReports, rank: int, code: int | None) -> RankFailedError:
-    how = describe_exit(code)
-    hint = next((text for name, text in _HINTS.items() if how.endswith(name)), "")
+    how = f" ({describe_exit(code)})" if code is not None else ""
     return RankFailedError(
-        f"Rank {rank} of {reports.ranks} died{f' ({how})' if how else ''}. {hint}{_others(reports)}"
+        f"Rank {rank} of {reports.ranks} died{how}. {_hint(code)}{_others(reports)}"
         f"Log: {reports.log_of(rank)}. {reports.checkpoint_sentence()}"
     )
+
+
+def _torchrun_death(reports: RankReports, code: int) -> RankFailedError:
+    return RankFailedError(
+        f"torchrun, which holds the {reports.ranks} ranks together, died ({describe_exit(code)}), and they ended with "
+        f"it. {_hint(code)}Log: {reports.log_dir / LAUNCHER_LOG}. {reports.checkpoint_sentence()}"
+    )
+
+
+def _hint(code: int | None) -> str:
+    how = "" if code is None else describe_exit(code)
+    return next((text for name, text in _HINTS.items() if how.endswith(name)), "")
 
 
 def _others(reports: RankReports) -> str:

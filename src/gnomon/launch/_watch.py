@@ -65,9 +65,10 @@ class LaunchedProcess:
         if stop:
             raise self._interrupt(stop)
         silent = silent or self.reports.silent_deaths()
+        code = self._process.poll()
         self.kill()
-        if self._process.returncode != 0:
-            raise explain_failure(self.reports, silent, self._process.returncode, self._launcher_text())
+        if code != 0:
+            raise explain_failure(self.reports, silent, code, self._launcher_text())
 
     def kill(self) -> None:
         """Kill what is left of the launch and collect the process; ranks go first, so that torchrun collects them."""
