@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from gnomon.pipeline.job import JobResult
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Changes to the configuration: key=value, +key=value, ~key.", metavar="...")
+    list[str] | None,
+    typer.Argument(help="Changes to the configuration: key=value, +key=value, ~key.", metavar="OVERRIDES"),
 ]
 
 

@@ -11,9 +11,11 @@ from gnomon.cli._output import free_path, print_json
 
 
 def command(
-    config: Annotated[Path, typer.Argument(help="YAML file with model, cluster, layout and workload.")],
+    config: Annotated[
+        Path, typer.Argument(help="YAML file with model, cluster, layout and workload.", metavar="CONFIG")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes to it: key=value, +key=value, ~key.", metavar="...")
+        list[str] | None, typer.Argument(help="Changes to it: key=value, +key=value, ~key.", metavar="OVERRIDES")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the estimate as JSON; written only with --output.")

@@ -8,7 +8,7 @@ from typing import Any
 from gnomon.component import Component
 from gnomon.pipeline.run import open_run, refuse_existing, require
 from gnomon.plan.estimate import Estimate
-from gnomon.spec import HardwareProfile, Layout, ModelSpec, Workload
+from gnomon.spec import ClusterSpec, HardwareProfile, Layout, ModelSpec, Workload
 from gnomon.spec.resolve import resolve_model
 
 
@@ -39,20 +39,24 @@ class Plan(Component):
         """Return the estimate, printed and saved as estimate.json; without input, read hardware.yaml of the run."""
         from rich.console import Console
 
-        from gnomon.plan.planner import plan
         from gnomon.plan.render import render_estimate
 
         run = open_run(self.run_dir, self.name)
         refuse_existing(run.estimate, self.name)
         if profile is None:
             profile = HardwareProfile.load(require(run.hardware, self.name))
-        cluster = profile.cluster(self.layout.num_ranks)
-        estimate = plan(self.model or self._fit(profile), cluster, self.layout, self.workload)
+        estimate = self._estimate(profile.cluster(self.layout.num_ranks))
         estimate.save(run.estimate)
         Console().print(render_estimate(estimate))
         return estimate
 
-    def _fit(self, profile: HardwareProfile) -> ModelSpec:
+    def _estimate(self, cluster: ClusterSpec) -> Estimate:
+        from gnomon.plan.planner import plan
         from gnomon.plan.sizing import fit_model
 
-        return fit_model(profile, self.workload, self.train_budget_s, self.num_steps)
+        if self.model is not None:
+            return plan(self.model, cluster, self.layout, self.workload)
+        _, estimate = fit_model(
+            cluster, self.layout, self.workload, num_steps=self.num_steps, budget_s=self.train_budget_s
+        )
+        return estimate
