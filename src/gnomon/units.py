@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from gnomon.errors import SpecError
@@ -26,7 +27,10 @@ def _parse(text: str | int | float, factors: dict[str, int] | dict[str, float], 
     match = _NUMBER.match(str(text))
     if match is None or match[2].lower() not in factors:
         raise SpecError(f"'{text}' is not {what}. Units: {', '.join(u for u in factors if u)}.")
-    return float(match[1]) * factors[match[2].lower()]
+    value = float(match[1]) * factors[match[2].lower()]
+    if not math.isfinite(value):
+        raise SpecError(f"'{text}' is not {what}: it is too large.")
+    return value
 
 
 def format_bytes(value: float) -> str:
@@ -59,7 +63,7 @@ def format_seconds(value: float) -> str:
     if magnitude >= 60:
         return f"{int(value // 60)} min {int(value % 60):02d} s"
     for unit, factor in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if magnitude >= factor:
+        if magnitude >= 0.9995 * factor:  # below that, three digits would round to 1e+03 of the next unit
             return f"{value / factor:.3g} {unit}"
     return "0 s" if value == 0 else f"{value / 1e-9:.3g} ns"
 

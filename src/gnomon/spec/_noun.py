@@ -16,6 +16,9 @@ from gnomon.errors import SpecError, did_you_mean
 
 MAX_FILE_BYTES = 64 * 2**20
 
+# PyYAML writes these unescaped but reads them as a folded line
+_UNICODE_LINE_BREAKS = "\x85\u2028\u2029"
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -52,7 +55,11 @@ class Noun(BaseModel):
 
     def to_yaml(self) -> str:
         """Return YAML with the fields in their order of declaration."""
-        return yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
+        mapping = self.to_mapping()
+        text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
+        if any(mark in text for mark in _UNICODE_LINE_BREAKS):
+            return yaml.safe_dump(mapping, sort_keys=False)
+        return text
 
     def save(self, path: str | Path) -> Path:
         """Write YAML or JSON, by suffix, atomically; return the path."""

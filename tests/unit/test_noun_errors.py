@@ -1,0 +1,123 @@
+"""Wrong descriptions are answered with what was set, what was found and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from gnomon.errors import LayoutError, SpecError
+from gnomon.spec import ClusterSpec, HardwareProfile, Layout, ModelSpec, MoESpec, Workload
+from gnomon.spec.catalog import load_accelerator
+
+BATCH = {"seq_len": 8, "global_batch": 6}
+MOE = {"num_experts": 2, "experts_per_token": 1, "expert_ffn_size": 8}
+SMALL = {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "vocab_size": 100}
+
+
+def explain(noun, data):
+    with pytest.raises(SpecError) as caught:
+        noun.from_mapping(data, where="plan.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("noun", "data", "message"),
+    [
+        (ModelSpec, {**SMALL, "num_layer": 3}, "unknown key 'num_layer'. Did you mean 'num_layers'?"),
+        (ModelSpec, {**SMALL, "moe": {"num_expert": 3}}, "unknown key 'moe.num_expert'. Did you mean 'num_experts'?"),
+        (ModelSpec, {"num_layers": 2}, "missing key 'hidden_size'"),
+        (ModelSpec, {**SMALL, "num_heads": 5}, "hidden_size=64 does not divide by num_heads=5"),
+        (ModelSpec, {**SMALL, "num_kv_heads": 3}, "by num_kv_heads=3; choose one of [1, 2, 4]"),
+        (ModelSpec, {**SMALL, "num_heads": 0}, "'num_heads' is 0"),
+        (ModelSpec, {**SMALL, "norm": "rms"}, "'norm' is 'rms': input should be 'layernorm' or 'rmsnorm'"),
+        (ModelSpec, {**SMALL, "num_sliding_window_layers": 3}, "num_sliding_window_layers=3 exceeds num_layers=2"),
+        (Layout, {"dp": 0}, "'dp' is 0"),
+        (Layout, {"ddp": 2}, "unknown key 'ddp'. Did you mean 'dp'?"),
+        (Layout, [1], "expected a mapping of keys to values, found list"),
+        (Workload, {**BATCH, "micro_batch": 4}, "global_batch=6 does not divide by micro_batch=4"),
+        (Workload, {**BATCH, "precision": "fp8"}, "'precision' is 'fp8'"),
+        (MoESpec, {**MOE, "experts_per_token": 3}, "experts_per_token=3 exceeds num_experts=2"),
+    ],
+)  # fmt: skip
+def test_message(noun, data, message):
+    text = explain(noun, data)
+    assert message in text
+    assert text.startswith(f"{noun.__name__} in plan.yaml: ")
+
+
+def test_dense_layers_beyond_the_last():
+    moe = {**MOE, "num_dense_layers": 3}
+    assert "moe.num_dense_layers=3 exceeds num_layers=2" in explain(ModelSpec, {**SMALL, "moe": moe})
+
+
+def test_shared_experts_and_their_width_go_together():
+    moe = {**MOE, "shared_expert_ffn_size": 4}
+    assert "num_shared_experts=0 contradicts shared_expert_ffn_size=4" in explain(MoESpec, moe)
+
+
+def test_shared_experts_are_as_wide_as_routed_ones_by_default():
+    moe = MoESpec(**MOE, num_shared_experts=3)
+    assert moe.shared_expert_ffn_size == 24
+
+
+def test_derived_sizes():
+    spec = ModelSpec(**SMALL)
+    assert (spec.num_kv_heads, spec.head_dim, spec.ffn_hidden_size) == (4, 16, 256)
+    assert (spec.query_size, spec.kv_size) == (64, 64)
+
+
+def test_tiers_out_of_order():
+    tiers = [{"name": "a", "span": 8, "bandwidth_bytes_per_s": 1}, {"name": "b", "span": 4, "bandwidth_bytes_per_s": 1}]
+    data = {"name": "x", "accelerator": {"name": "y"}, "accelerators_per_node": 8, "tiers": tiers}
+    assert "tiers must be ordered from the innermost to the outermost; their spans are [8, 4]" in explain(
+        ClusterSpec, data
+    )
+
+
+def test_nouns_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        ModelSpec(**SMALL).num_layers = 3
+    with pytest.raises(TypeError):
+        load_accelerator("h200").peak_flops["bf16"] = 1.0
+
+
+def test_accumulation():
+    workload = Workload(seq_len=8, global_batch=24, micro_batch=2)
+    assert workload.accumulation(dp=3) == 4
+    assert workload.tokens_per_step == 192
+    with pytest.raises(LayoutError, match=r"global_batch=24 .* dp=5 = 10\. Set global_batch to 20"):
+        workload.accumulation(dp=5)
+
+
+def test_a_profile_knows_only_the_shares_that_were_measured():
+    profile = HardwareProfile(created="2025-01-01", accelerator={"name": "cpu", "kind": "cpu"}, shares={})
+    with pytest.raises(SpecError, match=r"not 2\. Measure that too: gnomon calibrate --ranks 2"):
+        profile.cluster(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", "dp: [1", "is not valid YAML"),
+        ("a.json", "{", "is not valid JSON"),
+        ("a.yaml", "- 1", "must hold a mapping"),
+        ("a.yaml", "", "must hold a mapping"),
+    ],
+)
+def test_malformed_files(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message) as caught:
+        Layout.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(SpecError, match="File not found"):
+        Layout.load(tmp_path / "none.yaml")
+
+
+def test_yaml_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("dp: !!python/object/apply:os.system ['true']")
+    with pytest.raises(SpecError, match="is not valid YAML"):
+        Layout.load(path)
