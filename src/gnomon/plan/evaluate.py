@@ -82,8 +82,8 @@ def evaluate(cases: Cases, cluster: ClusterSpec) -> Evaluation:
 
 
 def total(arrays: list[Array]) -> Array:
-    """Return the elementwise sum of arrays of one shape."""
-    return np.asarray(np.sum(arrays, axis=0), dtype=np.float64)
+    """Return the elementwise sum of arrays of one shape, in order, so that an array gives what its scalars give."""
+    return sum(arrays[1:], start=arrays[0])
 
 
 def _price(operator: Operator, efficiency: Efficiency, precision: str) -> PricedOperator:
