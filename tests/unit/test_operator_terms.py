@@ -6,7 +6,7 @@ import pytest
 
 from gnomon.errors import ReportError
 from gnomon.profile.operator_names import is_autograd_node, term_of_annotation, term_of_operator
-from gnomon.profile.operator_terms import StepProfile, attribute_steps, median_step, scale_factor, time_breakdown
+from gnomon.profile.operator_terms import StepProfile, attribute_steps, scale_factor, time_breakdown, typical_step
 from gnomon.profile.trace_events import TraceEvent
 
 MAIN, GLOO, STREAM = "1/1", "1/2", "0/7"
@@ -194,17 +194,23 @@ def test_each_step_has_its_own_profile_and_events_between_steps_count_nowhere():
     first, second = attribute_steps(events)
     assert milliseconds(first) == {"matmul_s": 4}
     assert milliseconds(second) == {"matmul_s": 8}
-    middle = median_step([first, second])
+    middle = typical_step([first, second])
     assert middle.step_time_s == pytest.approx(0.015)
     assert milliseconds(middle) == {"matmul_s": 6}
     assert middle.operators["aten::mm", "matmul_s"] == (1, pytest.approx(0.006))
 
 
-def test_an_operator_seen_in_a_minority_of_steps_has_no_median():
-    steps = [StepProfile(step_time_s=1, terms={}, operators={}) for _ in range(2)]
-    steps.append(StepProfile(step_time_s=1, terms={"data_s": 0.5}, operators={("x", "data_s"): (1, 0.5)}))
-    assert median_step(steps).terms == {}
-    assert median_step(steps).operators == {}
+def test_the_fastest_and_the_slowest_of_four_steps_are_left_out():
+    def made(step_time_s, **terms):
+        operators = {(f"{term}.operator", term): (1.0, seconds) for term, seconds in terms.items()}
+        return StepProfile(step_time_s=step_time_s, terms=terms, operators=operators)
+
+    steps = [made(9, data_s=8), made(2, matmul_s=1), made(1, matmul_s=0.5), made(3, matmul_s=2, attention_s=1)]
+    typical = typical_step(steps)
+    assert typical.step_time_s == 2.5
+    assert typical.terms == {"matmul_s": 1.5, "attention_s": 0.5}
+    assert typical.operators["attention_s.operator", "attention_s"] == (0.5, 0.5)
+    assert typical_step(steps[:1]) == steps[0]
 
 
 def test_a_trace_without_steps_is_an_error():

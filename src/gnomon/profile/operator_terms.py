@@ -22,6 +22,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gnomon.errors import ReportError
 from gnomon.profile.operator_names import (
@@ -36,7 +37,9 @@ from gnomon.profile.operator_names import (
     term_of_operator,
 )
 from gnomon.profile.trace_events import DEVICE_CATEGORIES, TraceEvent, named
-from gnomon.spec import TIME_TERMS, TimeBreakdown
+from gnomon.spec import TimeBreakdown
+
+Key = TypeVar("Key")
 
 _INHERITED_BY_BACKWARD = frozenset({"embedding_head_s", "attention_s"})
 _COMPUTE, _COMMUNICATION, _HOST_DATA = 0, 1, 2
@@ -114,7 +117,7 @@ class _Walk:
         frame.position_ns = max(frame.position_ns, until_ns)
 
     def _label(self, event: TraceEvent, parent: _Frame | None) -> Label | None:
-        outer = parent.label if parent else None
+        outer = parent.label if parent and event.name != STEP_SCOPE else None
         if outer is not None and outer.is_decided:
             return outer
         if event.category == "user_annotation":
@@ -158,20 +161,28 @@ def attribute_steps(events: Sequence[TraceEvent]) -> list[StepProfile]:
     return [_profile(window, segments) for window in windows]
 
 
-def median_step(steps: Sequence[StepProfile]) -> StepProfile:
-    """Return the median over steps of the duration and of every term and operator."""
-    terms = {term: statistics.median(step.terms.get(term, 0.0) for step in steps) for term in TIME_TERMS}
-    keys = {key for step in steps for key in step.operators}
-    operators = {key: _median_pair([step.operators.get(key, (0.0, 0.0)) for step in steps]) for key in keys}
+def typical_step(steps: Sequence[StepProfile]) -> StepProfile:
+    """Return the mean over the middle half of the steps, by duration.
+
+    A step that something else disturbed is left out, and unlike medians the terms and operators still add up.
+    """
+    quarter = len(steps) // 4
+    middle = sorted(steps, key=lambda step: step.step_time_s)[quarter : len(steps) - quarter]
+    pairs = {
+        key: [step.operators.get(key, (0.0, 0.0)) for step in middle] for key in _keys(s.operators for s in middle)
+    }
     return StepProfile(
-        step_time_s=statistics.median(step.step_time_s for step in steps),
-        terms={term: value for term, value in terms.items() if value > 0},
-        operators={key: pair for key, pair in operators.items() if pair[0] > 0},
+        step_time_s=statistics.fmean(step.step_time_s for step in middle),
+        terms={t: statistics.fmean(s.terms.get(t, 0.0) for s in middle) for t in _keys(s.terms for s in middle)},
+        operators={
+            key: (statistics.fmean(calls for calls, _ in found), statistics.fmean(seconds for _, seconds in found))
+            for key, found in pairs.items()
+        },
     )
 
 
-def _median_pair(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return statistics.median(calls for calls, _ in pairs), statistics.median(seconds for _, seconds in pairs)
+def _keys(mappings: Iterable[Mapping[Key, object]]) -> list[Key]:
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
 def scale_factor(terms: Mapping[str, float], step_time_s: float) -> float:

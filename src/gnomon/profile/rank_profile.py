@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 
 
 class RankProfile(Noun):
-    """Medians over the profiled steps of one rank, and its memory. Bytes are exact unless described otherwise."""
+    """The typical profiled step of one rank, and its memory."""
 
     schema_version: int = SCHEMA_VERSION
     rank: NonNegativeInt
