@@ -39,6 +39,7 @@ class Train(Component):
         run = open_run(self.run_dir, self.name)
         if not self.training.get("resume", False):
             refuse_existing(run.metrics, self.name)
+            refuse_existing(run.checkpoints, self.name)
         if estimate is None:
             estimate = Estimate.load(require(run.estimate, self.name))
         settings = {**self.training, **_planned_settings(estimate), "run_dir": self.run_dir}
