@@ -60,8 +60,23 @@ def deaf():
     open(sys.argv[2] + f"/ready-{rank}", "w").close()
     time.sleep(60)
 
+def die_in_training():
+    import torch
+    from gnomon.runtime.environment import RankEnvironment
+    from gnomon.strategy.registry import create_strategy
+
+    strategy = create_strategy("ddp", RankEnvironment.detect(), torch.device("cpu"))
+    strategy.setup()
+    model = strategy.prepare(torch.nn.Linear(8, 8))
+    for step in range(100):
+        with StopFlag():
+            model(torch.ones(2, 8)).sum().backward()
+        if rank == 1 and step == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
 with report_rank_error():
-    {"hello": hello, "stop": checkpoint_on_stop, "deaf": deaf}.get(sys.argv[1], lambda: die(sys.argv[1]))()
+    roles = {"hello": hello, "stop": checkpoint_on_stop, "deaf": deaf, "train": die_in_training}
+    roles.get(sys.argv[1], lambda: die(sys.argv[1]))()
 """
 DRIVER = """
 import sys
@@ -210,6 +225,12 @@ def test_one_of_two_ranks_fails_while_the_other_hangs(
     assert type(error) is kind
     assert str(error).startswith(message)
     assert time.monotonic() - begin < 20
+
+
+@pytest.mark.torch_dist
+def test_a_rank_killed_during_training_is_named_and_not_its_neighbour(job: Job) -> None:
+    error = failure(job("train", ranks=2))
+    assert str(error).startswith("Rank 1 of 2 died (killed by SIGKILL).")
 
 
 def start_driver(how: str, folder: Path, ranks: int) -> subprocess.Popen[str]:

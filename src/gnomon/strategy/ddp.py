@@ -49,13 +49,13 @@ class DDPStrategy(Strategy):
         model = model.to(self.device)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             return model
-        # static_graph stays off: it does not support no_sync(), on which gradient accumulation rests
+        # static_graph stays off: it does not support no_sync(), on which gradient accumulation rests.
+        # Buffers follow rank 0 at each forward pass, PyTorch's default; a model without any sends nothing.
         return DistributedDataParallel(
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             bucket_cap_mb=BUCKET_MEGABYTES,
             gradient_as_bucket_view=True,
-            broadcast_buffers=any(True for _ in model.buffers()),
         )
 
     def synchronise(self, model: nn.Module, is_last: bool) -> AbstractContextManager[object]:
