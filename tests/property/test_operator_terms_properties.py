@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnomon.profile.operator_terms import attribute_steps, time_breakdown
+from gnomon.profile.step_profile import attribute_steps, time_breakdown
 from gnomon.profile.trace_events import TraceEvent
 from gnomon.spec import TIME_TERMS
 
@@ -34,7 +34,7 @@ def events(draw, device=False):
             *([st.tuples(st.sampled_from(["gemm", "ncclDevKernel_AllReduce"]), st.just("kernel"))] if device else []),
         )
     )
-    start = draw(st.integers(-100, STEP_NS + 100))
+    start = draw(st.integers(0, STEP_NS + 100))
     return TraceEvent(
         name=name,
         category=category,

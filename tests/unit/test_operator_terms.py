@@ -6,7 +6,7 @@ import pytest
 
 from gnomon.errors import ReportError
 from gnomon.profile.operator_names import is_autograd_node, term_of_annotation, term_of_operator
-from gnomon.profile.operator_terms import StepProfile, attribute_steps, scale_factor, time_breakdown, typical_step
+from gnomon.profile.step_profile import StepProfile, attribute_steps, scale_factor, time_breakdown, typical_step
 from gnomon.profile.trace_events import TraceEvent
 
 MAIN, GLOO, STREAM = "1/1", "1/2", "0/7"

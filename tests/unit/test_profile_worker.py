@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from gnomon.profile.operator_terms import attribute_steps
 from gnomon.profile.profile_worker import PROFILED_STEPS, STEPS_IN_TRACE, main, profile_rank
 from gnomon.profile.profiled_trainer import ProfiledTrainer
 from gnomon.profile.rank_profile import RankProfile, summary_path, trace_path
+from gnomon.profile.step_profile import attribute_steps
 from gnomon.profile.trace_events import read_trace, trace_events
 from gnomon.spec import ModelSpec, Workload
 from gnomon.train.config import GPTTrainingConfig

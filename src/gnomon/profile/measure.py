@@ -5,17 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gnomon.errors import ReportError, RunDirectoryError
 from gnomon.launch.local import RankJob, run_ranks
 from gnomon.plan.flops import model_flops
 from gnomon.profile.measurement import Measurement, OperatorMeasurement
-from gnomon.profile.operator_terms import scale_factor, time_breakdown
 from gnomon.profile.rank_profile import RankProfile, summary_path
+from gnomon.profile.step_profile import scale_factor, time_breakdown
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.train.config import GPTTrainingConfig
+from gnomon.train.run_files import SETTINGS_FILE
 
 WORKER = "gnomon.profile.profile_worker"
 WARMUP_STEPS = 3
@@ -52,7 +52,7 @@ def measure(run: RunDirectory, threads_per_rank: int | None = None) -> Measureme
     ranks = settings.layout.num_ranks
     job = RankJob(
         module=WORKER,
-        arguments=(str(training_file(run)), str(run.traces)),
+        arguments=(str(run.path / SETTINGS_FILE), str(run.traces)),
         log_dir=run.logs / "profile",
         ranks=ranks,
         threads_per_rank=threads_per_rank,
@@ -95,17 +95,12 @@ def join(settings: GPTTrainingConfig, steady: SteadySteps, profiles: Sequence[Ra
     )
 
 
-def training_file(run: RunDirectory) -> Path:
-    """Return where a run keeps the settings that its ranks were started with."""
-    return run.path / "training.json"
-
-
 def read_settings(run: RunDirectory) -> GPTTrainingConfig:
     """Return the settings of the run; raise RunDirectoryError without training.json, SpecError if it is damaged."""
-    path = training_file(run)
+    path = run.path / SETTINGS_FILE
     if not path.is_file():
         raise RunDirectoryError(
-            f"'{run.path}' has no training.json, so the profiler does not know what to run. "
+            f"'{run.path}' has no {SETTINGS_FILE}, so the profiler does not know what to run. "
             "Give the folder of a run that gnomon trained."
         )
     return GPTTrainingConfig.load(path)

@@ -18,9 +18,9 @@ from gnomon.errors import ConfigError
 from gnomon.launch.rank_errors import report_rank_error
 from gnomon.profile.measurement import OperatorMeasurement
 from gnomon.profile.operator_names import STEP_SCOPE
-from gnomon.profile.operator_terms import StepProfile, attribute_steps, typical_step
 from gnomon.profile.profiled_trainer import ProfiledTrainer
 from gnomon.profile.rank_profile import RankProfile, summary_path, trace_path
+from gnomon.profile.step_profile import StepProfile, attribute_steps, typical_step
 from gnomon.profile.tensor_memory import peak_growth_bytes, peak_resident_bytes
 from gnomon.profile.trace_events import cut_trace, named, read_trace, trace_events, write_trace
 from gnomon.runtime.devices import device_name
