@@ -12,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gnomon.errors import CalibrationError, CatalogError
+from gnomon.errors import CalibrationError
 from gnomon.launch.local import RankJob, run_ranks
 from gnomon.spec import AcceleratorSpec, Efficiency, HardwareProfile, NetworkTier
+from gnomon.spec.catalog import find_accelerator
 
 BENCHMARKS_PER_SHARE = 700
 MIN_BUDGET_S = 20.0
@@ -76,11 +77,8 @@ def _measure_share(ranks: int, device: str, budget_s: float) -> dict[str, Any]:
 def _accelerator(result: dict[str, Any]) -> AcceleratorSpec:
     """Return the catalog's description when the device is in it, else what could be measured."""
     name = str(result["device"])
-    from gnomon.spec.catalog import load_accelerator
-
-    try:
-        known = load_accelerator(name)
-    except CatalogError:
+    known = find_accelerator(name)
+    if known is None:
         return AcceleratorSpec(
             name=name, kind=result["kind"], memory_bytes=result["memory_bytes"], source="measured by gnomon calibrate"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from dataclasses import dataclass
 
@@ -82,11 +81,6 @@ def _bare_call_s(device: torch.device) -> float:
         samples.append(time.perf_counter() - began)
     synchronise(device)
     return float(np.median(samples))
-
-
-def resident_bytes() -> float:
-    """Return the highest resident memory of this process so far."""
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024.0
 
 
 def synchronise(device: torch.device) -> None:
