@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gnomon.cli._output import print_json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,7 +31,7 @@ def command(
     """Compare what was predicted with what was measured; RUN_DIR also gets comparison.json."""
     comparison = _comparison(run_dir, estimate, measurement)
     if as_json:
-        typer.echo(comparison.to_json())
+        print_json(comparison)
     else:
         _print(comparison)
 

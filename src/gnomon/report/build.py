@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gnomon.errors import ReportError
+from gnomon.report.commands import measure_command, plan_command
 from gnomon.report.comparison import Comparison, Term
 from gnomon.report.content import Content, build_content
 from gnomon.report.html import render_html
-from gnomon.report.inputs import ReportInputs, read_inputs
+from gnomon.report.inputs import ReportInputs, is_pipeline, read_inputs
 from gnomon.report.markdown import render_markdown
 from gnomon.report.panels import build_panels
 from gnomon.runtime.run_directory import RunDirectory
@@ -38,11 +39,11 @@ def compare_run(run: RunDirectory) -> Comparison:
     comparison = read_inputs(run).comparison
     if comparison is None:
         missing, command = (
-            ("estimate.json", f"gnomon plan {run.config}")
-            if not run.estimate.is_file()
-            else ("measurement.json", f"gnomon profile train {run.path}")
+            ("measurement.json", measure_command(str(run.path)))
+            if run.estimate.is_file()
+            else ("estimate.json", plan_command(str(run.path), is_pipeline(run)))
         )
-        raise ReportError(f"'{run.path}' has no {missing}, so there is nothing to compare. Make it with: {command}.")
+        raise ReportError(f"'{run.path}' has no {missing}, so there is nothing to compare. Make it with: {command}")
     run.write_text(run.comparison.name, comparison.to_json() + "\n")
     return comparison
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from gnomon.report import tables
+from gnomon.report.commands import measure_command, plan_command, start_command, train_command
 from gnomon.report.compare import headline_terms, memory_terms, time_terms
 from gnomon.report.comparison import Term
 from gnomon.report.inputs import ReportInputs
@@ -177,27 +179,21 @@ def _quality(error: float | None) -> str:
 def _notices(inputs: ReportInputs) -> list[Notice]:
     notices = []
     if inputs.estimate is None:
-        notices.append(Notice(text="There is no prediction.", command=f"gnomon plan {inputs.run}/config.yaml"))
+        notices.append(Notice(text="There is no prediction.", command=plan_command(inputs.run, inputs.is_pipeline)))
     if inputs.measurement is None:
-        notices.append(Notice(text="Nothing was measured.", command=f"gnomon profile train {inputs.run}"))
+        notices.append(Notice(text="Nothing was measured.", command=measure_command(inputs.run)))
     if not inputs.metrics:
-        notices.append(
-            Notice(
-                text="There is no training history, so loss and step time over the run are not shown.",
-                command="gnomon exec-pipeline",
-            )
-        )
+        text = "There is no training history, so loss and step time over the run are not shown."
+        notices.append(Notice(text=text, command=train_command(inputs.run, inputs.is_pipeline)))
     return notices
 
 
 def _commands(inputs: ReportInputs) -> list[tuple[str, str]]:
-    run = inputs.run
     return [
-        ("gnomon exec-pipeline", "the whole loop: calibrate, plan, train, profile, compare, report"),
-        (f"gnomon plan {run}/config.yaml", "the prediction alone, from the resolved configuration of this run"),
-        (f"gnomon profile train {run}", "the measurement"),
-        (f"gnomon compare {run}", "prediction against measurement in the terminal"),
-        (f"gnomon report {run}", "this page"),
+        (start_command(inputs.environment), "started this run"),
+        (measure_command(inputs.run, again=True), "measures it again, with its own settings"),
+        (f"gnomon compare {shlex.quote(inputs.run)}", "prints prediction against measurement in the terminal"),
+        (f"gnomon report {shlex.quote(inputs.run)}", "writes this page again"),
     ]
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from gnomon.errors import ReportError
+from gnomon.errors import ReportError, SpecError
 from gnomon.plan.estimate import Estimate
 from gnomon.profile.measurement import Measurement
+from gnomon.report.commands import plan_command
 from gnomon.report.compare import compare
 from gnomon.report.comparison import Comparison
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.spec import HardwareProfile
+from gnomon.spec._noun import read_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,7 @@ class ReportInputs:
 
     run: str
     created: str
+    is_pipeline: bool = False
     estimate: Estimate | None = None
     measurement: Measurement | None = None
     comparison: Comparison | None = None
@@ -37,11 +40,12 @@ def read_inputs(run: RunDirectory) -> ReportInputs:
     if estimate is None and measurement is None:
         raise ReportError(
             f"'{run.path}' has neither estimate.json nor measurement.json, so there is nothing to report. "
-            f"Plan it with: gnomon plan {run.config}; or measure it with: gnomon profile train {run.path}."
+            f"Plan it with: {plan_command(str(run.path), is_pipeline(run))}"
         )
     environment = json.loads(run.environment.read_text(encoding="utf-8"))
     return ReportInputs(
         run=str(run.path),
+        is_pipeline=is_pipeline(run),
         created=str(environment.get("date_utc") or _modified(run)),
         estimate=estimate,
         measurement=measurement,
@@ -50,6 +54,14 @@ def read_inputs(run: RunDirectory) -> ReportInputs:
         metrics=tuple(run.read_metrics()),
         environment=environment,
     )
+
+
+def is_pipeline(run: RunDirectory) -> bool:
+    """Return whether the configuration of the run is a pipeline, of which single steps can be run."""
+    try:
+        return "pipeline" in read_mapping(run.config)
+    except SpecError:
+        return False
 
 
 def _modified(run: RunDirectory) -> str:

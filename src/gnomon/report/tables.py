@@ -26,7 +26,7 @@ ERROR_NOTE = (
     "Difference: measured − predicted. Error: (predicted − measured) / measured; "
     "negative means that the prediction was too low."
 )
-NOT_ENVIRONMENT = ("schema_version", "date_utc", "working_directory")
+NOT_ENVIRONMENT = ("schema_version", "date_utc", "working_directory", "command")
 
 
 @dataclass(frozen=True, kw_only=True)
