@@ -4,7 +4,7 @@ from gnomon.config.compose import compose, load_config
 from gnomon.config.instantiate import instantiate
 from gnomon.config.resolvers import register_resolvers
 from gnomon.config.sweep import expand_sweep
-from gnomon.config.values import require_values, to_plain, to_yaml
+from gnomon.config.values import require_values, select, to_plain, to_yaml
 
 __all__ = [
     "compose",
@@ -13,6 +13,7 @@ __all__ = [
     "load_config",
     "register_resolvers",
     "require_values",
+    "select",
     "to_plain",
     "to_yaml",
 ]

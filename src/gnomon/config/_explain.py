@@ -68,15 +68,22 @@ def explain_omegaconf(error: OmegaConfBaseException, node: Container) -> ConfigE
 
 
 def nearest_key(key: str, config: DictConfig) -> str:
-    """Return a sentence with the nearest of all dotted keys, or else the keys beside it."""
+    """Return a sentence with the key of the nearest last part, beside `key` or anywhere, or else all keys beside it."""
     paths = [path for path in key_paths(config) if path != "hydra" and not path.startswith("hydra.")]
-    if difflib.get_close_matches(key, paths, n=1, cutoff=0.6):
-        return did_you_mean(key, paths)
-    parent, _, _ = key.rpartition(".")
+    parent, _, leaf = key.rpartition(".")
     while parent and parent not in paths:
         parent = parent.rpartition(".")[0]
-    prefix = f"{parent}." if parent else ""
-    return did_you_mean(key, [p for p in paths if p.startswith(prefix) and "." not in p[len(prefix) :]])
+    beside = [path for path in paths if path.rpartition(".")[0] == parent]
+    for group in (beside, paths):
+        near = difflib.get_close_matches(leaf, {_leaf(path) for path in group}, n=1, cutoff=0.6)
+        if near:
+            same = [path for path in group if _leaf(path) == near[0]]
+            return f"Did you mean '{difflib.get_close_matches(key, same, n=1, cutoff=0.0)[0]}'?"
+    return f"Valid names: {', '.join(sorted(beside))}." if beside else ""
+
+
+def _leaf(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def key_paths(config: Any, prefix: str = "") -> Iterator[str]:

@@ -60,4 +60,4 @@ def _nearest(part: str, parent: Any) -> str:
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")

@@ -109,7 +109,7 @@ def _call(call: Callable[..., Any], args: list[Any], values: dict[str, Any], nam
     except GnomonError:
         raise
     except Exception as error:
-        message = f"{type(error).__name__}: {error}".strip().rstrip(".")
+        message = f"{type(error).__name__}: {error}".rstrip(".: ")
         raise ConfigError(f"{name} could not be made: {message}. Check its arguments.") from error
 
 

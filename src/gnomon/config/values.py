@@ -24,14 +24,25 @@ def to_plain(node: DictConfig | ListConfig) -> Any:
         raise explain_omegaconf(error, node) from None
 
 
+def select(config: DictConfig, key: str) -> Any:
+    """Return the value or node at a dotted key, None when there is none; raise ConfigError where it cannot be read."""
+    try:
+        return OmegaConf.select(config, key)
+    except OmegaConfBaseException as error:
+        raise explain_omegaconf(error, config) from None
+
+
 def to_yaml(node: DictConfig | ListConfig) -> str:
     """Return the resolved configuration as YAML that composes to the same values; raise ConfigError as `to_plain`."""
     return OmegaConf.to_yaml(OmegaConf.create(_escape(to_plain(node))))
 
 
 def require_values(node: DictConfig | ListConfig) -> None:
-    """Raise ConfigError that names every key of `node` whose value is still `???`."""
-    keys = sorted(OmegaConf.missing_keys(node))
+    """Raise ConfigError that names every key of `node` whose value is still `???`, or an interpolation that fails."""
+    try:
+        keys = sorted(OmegaConf.missing_keys(node))
+    except OmegaConfBaseException as error:
+        raise explain_omegaconf(error, node) from None
     if keys:
         raise ConfigError(
             f"No value for {', '.join(repr(key) for key in keys)}: the configuration leaves it to you (???). "

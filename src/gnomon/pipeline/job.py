@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from gnomon.component import Component
-from gnomon.config import compose, expand_sweep, instantiate, to_yaml
+from gnomon.config import compose, expand_sweep, instantiate, select, to_yaml
 from gnomon.errors import ConfigError, PipelineError, did_you_mean
 from gnomon.pipeline.pipeline import Pipeline
 from gnomon.pipeline.run import resolved_config
@@ -65,7 +65,7 @@ def run_job(job: Job, pipe_key: str | None = None, steps: str | None = None, tru
         component = component.select(steps)
     with resolved_config(to_yaml(job.config)):
         output = component.execute()
-    run_dir = OmegaConf.select(job.config, "run_dir")
+    run_dir = select(job.config, "run_dir")
     timings = component.timings if isinstance(component, Pipeline) else {}
     return JobResult(output, job.overrides, None if run_dir is None else str(run_dir), timings)
 
@@ -78,7 +78,7 @@ def build(config: DictConfig, pipe_key: str | None = None, trusted: Sequence[str
             f"The configuration has no pipeline: neither {' nor '.join(PIPE_KEYS)} is a key of it. "
             f"Name the key with --pipe-key; the keys are {', '.join(map(str, config))}."
         )
-    node = OmegaConf.select(config, key)
+    node = select(config, key)
     if node is None:
         raise ConfigError(f"The configuration has no '{key}' (--pipe-key). {did_you_mean(key, map(str, config))}")
     if not isinstance(node, DictConfig) or "_target_" not in node:
@@ -90,7 +90,7 @@ def build(config: DictConfig, pipe_key: str | None = None, trusted: Sequence[str
 
 
 def _append_to_run_dir(config: DictConfig, suffix: str) -> None:
-    run_dir = OmegaConf.select(config, "run_dir")
+    run_dir = select(config, "run_dir")
     if run_dir is not None:
         with open_dict(config):
             config.run_dir = f"{run_dir}{suffix}"
