@@ -33,6 +33,7 @@ class Checkpointer:
         self._strategy = strategy
         self._keep = keep
         self._identity = identity
+        self.last_saved: int | None = None
         self._distributed = strategy.environment.world_size > 1
 
     def save(self, step: int, module: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> Path:
@@ -52,6 +53,7 @@ class Checkpointer:
             if self._strategy.environment.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(self._explain(step, problem, _size(tensors), free))
+        self.last_saved = step
         return final
 
     def restore(self, module: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 
 class StepClock:
@@ -24,13 +24,14 @@ class StepClock:
         self._since, self._step = now, step
         return step_time_s
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out what happens inside; the steps queued on a GPU before it still count."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
+    def leave_out(self, action: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+        """Return `action` with its own time left out; the steps queued on a GPU before it still count."""
+
+        def untimed(loss: Tensor) -> None:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            start = time.perf_counter()
+            action(loss)
             self._since += time.perf_counter() - start
+
+        return untimed

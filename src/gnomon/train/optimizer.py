@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -23,10 +24,15 @@ def create_adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     )
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the rate of step 1..num_steps: linear warm-up to `learning_rate`, then a cosine down to its last value."""
-    if step <= config.warmup_steps:
-        return config.learning_rate * step / config.warmup_steps
-    progress = (step - config.warmup_steps) / (config.num_steps - config.warmup_steps)
-    lowest = config.learning_rate * config.min_learning_rate_ratio
-    return lowest + (config.learning_rate - lowest) * 0.5 * (1.0 + math.cos(math.pi * progress))
+def warmup_cosine(config: TrainingConfig) -> Callable[[int], float]:
+    """Return the learning rate of step 1..num_steps: linear up to `learning_rate`, then a cosine down to the last."""
+    warmup, highest = config.warmup_steps, config.learning_rate
+    lowest = highest * config.min_learning_rate_ratio
+    per_step = math.pi / max(1, config.num_steps - warmup)
+
+    def rate(step: int) -> float:
+        if step <= warmup:
+            return highest * step / warmup
+        return lowest + (highest - lowest) * 0.5 * (1.0 + math.cos((step - warmup) * per_step))
+
+    return rate

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gnomon.component import Component
-from gnomon.errors import ConfigError, InterruptedRunError, TrainingError
+from gnomon.errors import ConfigError, DataError, InterruptedRunError, TrainingError
 from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
@@ -25,8 +25,8 @@ from gnomon.train.agreement import StopAgreement, on_main_rank
 from gnomon.train.checkpoint import Checkpointer
 from gnomon.train.clock import StepClock
 from gnomon.train.config import TrainingConfig
-from gnomon.train.optimizer import create_adamw, learning_rate
-from gnomon.train.precision import forward_context
+from gnomon.train.optimizer import create_adamw, warmup_cosine
+from gnomon.train.precision import in_precision
 from gnomon.train.run_files import drop_later_rows, open_run
 
 _EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
@@ -80,9 +80,9 @@ class Trainer(Component):
         """Return the mean loss of one micro-batch, without gradients."""
         return self.training_step(batch)
 
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of `step`, which counts from 1."""
-        return learning_rate(step, self.config)
+    def create_schedule(self) -> Callable[[int], float]:
+        """Return the learning rate as a function of the step, which counts from 1."""
+        return warmup_cosine(self.config)
 
     def identity(self) -> dict[str, Any]:
         """Return what must stay the same between a checkpoint and the run that continues it (JSON values)."""
@@ -134,43 +134,42 @@ class Trainer(Component):
         self.optimizer = self.create_optimizer()
         self.loader = self.create_loader()
         seed_everything(config.seed, environment.rank)
+        self._schedule = self.create_schedule()
+        # every step reads these two, and a pydantic model answers ten times slower than a plain attribute
+        self._accumulation, self._grad_clip = config.accumulation, config.grad_clip
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self._forward = forward_context(config.precision, self.device)
-        self._batches: Iterator[Any] | None = None
+        self._training_step = in_precision(self.training_step, config.precision, self.device)
+        self._validation_step = in_precision(self.validation_step, config.precision, self.device)
+        self._batches = _endless(self.loader, self.device)
 
     def train(self, stop: StopAgreement) -> None:
         """Run the steps that are left, and log, evaluate and save as often as the configuration says."""
-        config = self.config
+        num_steps = self.config.num_steps
         clock = StepClock(self.device, self.step)
-        while self.step < config.num_steps:
+        actions = self._actions(clock)
+        while self.step < num_steps:
             loss = self.run_step()
-            if self._is_due(config.log_every) or (self.step == 1 and config.log_every):
-                self._log(loss, clock)
-            if self._is_due(config.eval_every):
-                with clock.paused():
-                    self._evaluate()
-            if self._is_due(config.checkpoint_every):
-                with clock.paused():
-                    self._save(loss)
+            for every, act in actions:
+                if self.step % every == 0 or self.step == num_steps:
+                    act(loss)
             if stop.reached(self.step):
                 self._interrupt(loss, stop.signal_name())
 
     def run_step(self) -> Tensor:
         """Do one optimizer step and return its loss, the mean over the micro-batches of this rank, detached."""
-        count = self.config.accumulation
+        count = self._accumulation
         total: Tensor | None = None
         for index in range(count):
-            batch = self._next_batch()
+            batch = next(self._batches)
             with self.strategy.synchronise(self.model, index == count - 1):
-                with self._forward:
-                    loss = self.training_step(batch)
+                loss = self._training_step(batch)
                 if count > 1:
                     loss = loss / count
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
-        if self.config.grad_clip is not None:
-            self.grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip, foreach=True)
-        rate = self.learning_rate(self.step + 1)
+        if self._grad_clip is not None:
+            self.grad_norm = nn.utils.clip_grad_norm_(self._parameters, self._grad_clip, foreach=True)
+        rate = self._schedule(self.step + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -200,17 +199,15 @@ class Trainer(Component):
 
     # What the loop does now and then
 
-    def _is_due(self, every: int) -> bool:
-        return every > 0 and (self.step % every == 0 or self.step == self.config.num_steps)
-
-    def _next_batch(self) -> Any:
-        if self._batches is None:
-            self._batches = iter(self.loader)
-        batch = next(self._batches, None)
-        if batch is None:
-            self._batches = iter(self.loader)
-            batch = next(self._batches)
-        return batch if self.device.type == "cpu" else _move(batch, self.device)
+    def _actions(self, clock: StepClock) -> list[tuple[int, Callable[[Tensor], None]]]:
+        """Return what is on, with its interval; each is also done at the last step."""
+        every = self.config
+        actions: list[tuple[int, Callable[[Tensor], None]]] = [
+            (every.log_every, lambda loss: self._log(loss, clock)),
+            (every.eval_every, clock.leave_out(self._evaluate)),
+            (every.checkpoint_every, clock.leave_out(self._save)),
+        ]
+        return [(interval, act) for interval, act in actions if interval > 0]
 
     def _log(self, loss: Tensor, clock: StepClock) -> None:
         value = self._finite_loss(loss)
@@ -220,7 +217,7 @@ class Trainer(Component):
             "step": self.step,
             "tokens": None if tokens is None else tokens * self.step,
             "loss": value,
-            "lr": self.learning_rate(self.step),
+            "lr": self._schedule(self.step),
             "grad_norm": None if self.grad_norm is None else self.grad_norm.item(),
             "step_time_s": step_time_s,
             "tokens_per_s": None if tokens is None else tokens / step_time_s,
@@ -245,7 +242,7 @@ class Trainer(Component):
         )
 
     @torch.no_grad()
-    def _evaluate(self) -> None:
+    def _evaluate(self, loss: Tensor) -> None:
         loader = self.create_evaluation_loader()
         if loader is None:
             raise ConfigError(
@@ -255,8 +252,7 @@ class Trainer(Component):
         self.model.eval()
         losses = []
         for _, batch in zip(range(self.config.eval_batches), loader, strict=False):
-            with self._forward:
-                losses.append(self.validation_step(_move(batch, self.device)))
+            losses.append(self._validation_step(_move(batch, self.device)))
         self.model.train()
         value = self.strategy.all_reduce_mean(torch.stack(losses).mean()).item()
         for tracker in self.trackers:
@@ -282,15 +278,25 @@ class Trainer(Component):
             print(f"The run in '{run.path}' {where} of {self.config.num_steps}.", flush=True)
 
     def _interrupt(self, loss: Tensor, signal_name: str) -> None:
-        if not self._is_due(self.config.checkpoint_every):
+        assert self._checkpointer is not None
+        if self._checkpointer.last_saved != self.step:
             self._save(loss)
-        newest = self._checkpointer.newest() if self._checkpointer else None
         error = InterruptedRunError(
             f"{signal_name} arrived; training stopped after step {self.step} of {self.config.num_steps}. "
-            f"The checkpoint '{newest}' is complete; continue from it with resume=true."
+            f"The checkpoint '{self._checkpointer.newest()}' is complete; continue from it with resume=true."
         )
         error.exit_code = _EXIT_CODES.get(signal_name, InterruptedRunError.exit_code)
         raise error
+
+
+def _endless(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    is_empty = False
+    while not is_empty:
+        is_empty = True
+        for batch in loader:
+            is_empty = False
+            yield batch if device.type == "cpu" else _move(batch, device)
+    raise DataError("The loader gave no batch at all. Give more data, or lower the batch.")
 
 
 def _move(batch: Any, device: torch.device) -> Any:
