@@ -6,7 +6,9 @@ from gnomon.profile.measurement import OperatorMeasurement
 from gnomon.report import figures
 from gnomon.report.compare import compare, memory_terms, time_terms
 from gnomon.report.figures._base import label_of
-from report_fixtures import ACCELERATOR, CLUSTER, fake_estimate, fake_measurement, fake_metrics
+from gnomon.report.figures.operators import bandwidth_of
+from gnomon.spec import SizeCurve
+from report_fixtures import ACCELERATOR, CLUSTER, fake_estimate, fake_hardware, fake_measurement, fake_metrics
 
 COMPARISON = compare(fake_estimate(), fake_measurement())
 
@@ -94,6 +96,24 @@ def test_operators_with_the_same_name_or_a_long_one_keep_a_bar_each():
     labels = [label for trace in figure.data for label in trace.y]
     assert len(set(labels)) == 4
     assert max(label.count("<br>") for label in labels) <= 1
+
+
+def test_a_roof_without_a_vendor_bandwidth_takes_the_fastest_large_memory_operator():
+    accelerator = ACCELERATOR.model_copy(update={"memory_bandwidth_bytes_per_s": None})
+    curves = {
+        "copy.fp32": SizeCurve(size=(1e6, 64e6), rate=(90e9, 9e9)),
+        "relu.fp32": SizeCurve(size=(1e6, 64e6), rate=(90e9, 12e9)),
+        "data": SizeCurve(size=(1e3,), rate=(99e9,)),
+    }
+    efficiency = fake_hardware().shares[1].model_copy(update={"memory": curves})
+    cluster = CLUSTER.model_copy(update={"accelerator": accelerator, "efficiency": efficiency})
+    assert bandwidth_of(fake_estimate(cluster=cluster)) == 12e9
+
+
+def test_the_axes_of_the_roofline_hold_whole_decades():
+    figure = figures.roofline(fake_estimate())
+    assert figure.layout.xaxis.range == (-1, 2)
+    assert figure.layout.yaxis.range[1] == 2
 
 
 def test_labels_are_escaped_and_wrapped_after_separators():

@@ -5,6 +5,7 @@ from gnomon.report.words import (
     error_words,
     format_difference,
     format_error,
+    format_time,
     format_value,
     join_words,
     plural,
@@ -41,14 +42,22 @@ def test_a_difference_of_minutes_is_negated_as_a_whole():
     assert format_difference(-75.0, "s") == "−1 min 15 s"
 
 
-@pytest.mark.parametrize(("error", "text"), [(0.0831, "+8.3%"), (-0.0831, "−8.3%"), (-1e-6, "0.0%"), (None, "–")])
+@pytest.mark.parametrize(
+    ("error", "text"), [(0.0831, "+8.3%"), (-0.0831, "−8.3%"), (14.717, "+1,472%"), (-1e-6, "0.0%"), (None, "–")]
+)
 def test_errors_are_signed_percentages(error, text):
     assert format_error(error) == text
 
 
 @pytest.mark.parametrize(
     ("predicted", "measured", "text"),
-    [(0.9, 1.0, "10.0% too low"), (1.1, 1.0, "10.0% too high"), (1.0, 1.0, "exact"), (1.0, 0.0, "not comparable")],
+    [
+        (0.9, 1.0, "10.0% too low"),
+        (1.1, 1.0, "10.0% too high"),
+        (2.9, 1.0, "190% too high"),
+        (1.0, 1.0, "exact"),
+        (1.0, 0.0, "not comparable"),
+    ],
 )
 def test_error_in_words(predicted, measured, text):
     assert error_words(Term(name="x", label="x", unit="s", predicted=predicted, measured=measured)) == text
@@ -63,10 +72,22 @@ def test_shares_in_words(share, words):
 
 @pytest.mark.parametrize(
     ("text", "short"),
-    [("1023.40 MiB", "1023 MiB"), ("99.96 GiB", "100 GiB"), ("12.57 MiB", "12.6 MiB"), ("0 B", "0 B")],
+    [
+        ("1023.40 MiB", "1023 MiB"),
+        ("99.96 GiB", "100 GiB"),
+        ("12.57 MiB", "12.6 MiB"),
+        ("84.0 B", "84 B"),
+        ("12", "12"),
+        ("0 B", "0 B"),
+    ],
 )
 def test_three_digits(text, short):
     assert three_digits(text) == short
+
+
+@pytest.mark.parametrize("text", ["2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05.123Z"])
+def test_times_are_utc(text):
+    assert format_time(text) == "2026-01-02 03:04:05 UTC"
 
 
 def test_lists_and_plurals():

@@ -11,7 +11,7 @@ from gnomon.report.compare import headline_terms, memory_terms, time_terms
 from gnomon.report.comparison import Term
 from gnomon.report.inputs import ReportInputs
 from gnomon.report.tables import Table
-from gnomon.report.words import error_words, format_value, plural
+from gnomon.report.words import error_words, format_time, format_value, plural, three_digits
 from gnomon.spec import Layout, ModelSpec, Workload
 from gnomon.units import format_count, format_percent
 
@@ -72,7 +72,7 @@ def build_content(inputs: ReportInputs) -> Content:
     summary = inputs.comparison.summary if inputs.comparison else ()
     return Content(
         title=_title(inputs),
-        created=inputs.created.replace("T", " ").removesuffix("+00:00").split(".")[0] + " UTC",
+        created=format_time(inputs.created),
         facts=tuple(_facts(inputs)),
         answer=summary[0] if summary else _answer(inputs),
         cards=tuple(_card(term) for term in headline if term.name in CARD_LABELS),
@@ -89,7 +89,7 @@ def build_content(inputs: ReportInputs) -> Content:
 
 def model_words(model: ModelSpec, num_parameters: int | None) -> str:
     """Return a model in one line, as `'3.16 M parameters, 4 layers of width 256, 8 heads'`."""
-    count = f"{format_count(num_parameters)} parameters, " if num_parameters else ""
+    count = f"{three_digits(format_count(num_parameters))} parameters, " if num_parameters else ""
     return f"{count}{plural(model.num_layers, 'layer')} of width {model.hidden_size}, {plural(model.num_heads, 'head')}"
 
 

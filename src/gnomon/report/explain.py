@@ -23,7 +23,9 @@ AGREEMENT = 0.05
 CAUSE_SHARE = 0.10
 """A term that makes less than this share of the gap is not named as a cause."""
 PROFILER_SLOWDOWN = 1.10
-"""A profiler that slows the step by more than this makes the split into terms uncertain."""
+"""A profiled step that is longer or shorter by more than this makes the split into terms uncertain."""
+UNSTEADY = 2.0
+"""Steps whose 90th percentile is more than this multiple of the 10th were disturbed."""
 
 
 def explain_headline(term: Term, estimate: Estimate | None, measurement: Measurement | None) -> str:
@@ -84,9 +86,9 @@ def summarise(
         f"the prediction was {error_words(step)}.",
         *_causes(step, list(time)),
         *_spread(estimate, measurement),
+        *_profiler(measurement),
         *_utilisation(terms["mfu"], estimate),
         *_memory_sentences(terms["peak_memory_bytes"], list(memory)),
-        *_profiler(measurement),
     ]
     return tuple(sentences)
 
@@ -131,14 +133,15 @@ def _rates(term: Term, operators: list[OperatorEstimate]) -> str:
 def _idle(estimate: Estimate) -> str:
     calls = sum(operator.calls for operator in estimate.operators)
     planned = f"Planned: the host launches {calls:,.0f} operators. " if calls else ""
-    return f"{planned}Measured: the part of the step in which no operator ran, such as waiting for other ranks."
+    waiting = ", such as waiting for other ranks" if estimate.layout.num_ranks > 1 else ""
+    return f"{planned}Measured: the part of the step in which no operator ran{waiting}."
 
 
 def _memory_scale(term: Term, estimate: Estimate) -> str:
     if term.name in ("weights_bytes", "gradients_bytes", "optimizer_bytes"):
         count = max(estimate.num_parameters, 1)
         before, after = (f"{(value or 0.0) / count:.2f}" for value in (term.predicted, term.measured))
-        return f"{format_count(count)} parameters at {after} bytes each, predicted {before}."
+        return f"{three_digits(format_count(count))} parameters at {after} bytes each, predicted {before}."
     if term.name == "activations_bytes":
         tokens = estimate.workload.micro_batch * estimate.workload.seq_len
         before, after = (format_value((value or 0.0) / tokens, "bytes") for value in (term.predicted, term.measured))
@@ -196,9 +199,10 @@ def _spread(estimate: Estimate, measurement: Measurement) -> list[str]:
     if not 0 < low < high:
         return []
     place = "inside" if low <= estimate.step_time_s <= high else "outside"
+    restless = " So wide a spread points to other work on the machine." if high > UNSTEADY * low else ""
     return [
         f"Eight of ten steps took between {format_seconds(low)} and {format_seconds(high)}; "
-        f"the prediction lies {place} that range."
+        f"the prediction lies {place} that range.{restless}"
     ]
 
 
@@ -227,15 +231,20 @@ def _memory_sentences(peak: Term, memory: list[Term]) -> list[str]:
 
 
 def _profiler(measurement: Measurement) -> list[str]:
-    if not measurement.step_time_s:
+    step_s, profiled_s = measurement.step_time_s, measurement.profiled_step_time_s
+    if not step_s or not profiled_s:
         return []
-    ratio = measurement.profiled_step_time_s / measurement.step_time_s
-    if ratio < PROFILER_SLOWDOWN:
-        return []
-    return [
-        f"The profiler made steps {100 * (ratio - 1):.0f}% longer. The step time is from steps without it, "
-        "but their split into terms is less certain."
-    ]
+    if profiled_s > PROFILER_SLOWDOWN * step_s:
+        return [
+            f"The profiler made steps {100 * (profiled_s / step_s - 1):.0f}% longer. The step time is from steps "
+            "without it, but their split into terms is less certain."
+        ]
+    if profiled_s * PROFILER_SLOWDOWN < step_s:
+        return [
+            f"Profiled steps took {format_seconds(profiled_s)}, less than the {format_seconds(step_s)} of the run: "
+            "something slowed the run that the profiler did not see, and the split into terms is less certain."
+        ]
+    return []
 
 
 def _value(term: Term, side: str) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from gnomon.report import figures
 from gnomon.report.content import Content, loss_words
 from gnomon.report.figures.memory import CAPACITY_IN_REACH
-from gnomon.report.figures.operators import longest_operators, roofline_operators
+from gnomon.report.figures.operators import bandwidth_of, longest_operators, peak_of, roofline_operators
 from gnomon.report.inputs import ReportInputs
 from gnomon.report.palette import LESS, MEASURED, MORE, PREDICTED
-from gnomon.report.words import format_value, three_digits
+from gnomon.report.words import format_value, join_words, three_digits
 from gnomon.units import format_bandwidth, format_flops, format_percent, format_seconds
 
 if TYPE_CHECKING:
@@ -138,16 +138,22 @@ def _step_times(inputs: ReportInputs, content: Content) -> Panel | None:
 def _roofline(inputs: ReportInputs, content: Content) -> Panel | None:
     if inputs.estimate is None or not roofline_operators(inputs.estimate):
         return None
-    device, precision = inputs.estimate.cluster.accelerator, inputs.estimate.workload.precision
-    peak, bandwidth = device.peak_flops.get(precision), device.memory_bandwidth_bytes_per_s
-    limits = [f"computes at most {three_digits(format_flops(peak, per_second=True))} in {precision}"] if peak else []
-    limits += [f"moves at most {three_digits(format_bandwidth(bandwidth))}"] if bandwidth else []
-    roof = f"The device {' and '.join(limits)}: the grey roof." if limits else "The device's limits are unknown."
-    caption = (
-        f"Each point is one planned operator; larger points take longer. {roof} Points under its slope wait for "
-        "memory, points under its flat part compute; the distance to the roof is what a better kernel could gain."
+    estimate = inputs.estimate
+    peak, bandwidth = peak_of(estimate), bandwidth_of(estimate)
+    limits = (
+        [f"computes at most {three_digits(format_flops(peak, True))} in {estimate.workload.precision}"] if peak else []
     )
-    return _panel("roofline", "Planned operators under the roofline", caption, figures.roofline(inputs.estimate))
+    limits += [f"moves at most {three_digits(format_bandwidth(bandwidth))}"] if bandwidth else []
+    shown_s = sum(operator.time_s for operator in roofline_operators(estimate))
+    total_s = sum(operator.time_s for operator in estimate.operators)
+    caption = (
+        "Each point is one planned operator; larger points take longer. "
+        f"{f'The device {join_words(limits)}: the grey roof. ' if limits else ''}"
+        f"{'Points under its slope wait for memory, points under its flat part compute. ' if len(limits) == 2 else ''}"
+        f"The points make {format_percent(shown_s / total_s)} of the planned operator time; operators that only move "
+        "data have no place here."
+    )
+    return _panel("roofline", "Planned operators under the roofline", caption, figures.roofline(estimate))
 
 
 def _top_operators(inputs: ReportInputs, content: Content) -> Panel | None:

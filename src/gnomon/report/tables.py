@@ -10,7 +10,16 @@ from gnomon.plan.estimate import Estimate
 from gnomon.report.comparison import Term
 from gnomon.report.figures.operators import NUM_LONGEST, longest_operators
 from gnomon.report.inputs import ReportInputs
-from gnomon.report.words import MISSING, format_difference, format_error, format_value, join_words, plural, three_digits
+from gnomon.report.words import (
+    MISSING,
+    format_difference,
+    format_error,
+    format_time,
+    format_value,
+    join_words,
+    plural,
+    three_digits,
+)
 from gnomon.spec import MEMORY_TERMS, TIME_TERMS
 from gnomon.units import format_flops, format_percent, format_seconds
 
@@ -107,7 +116,7 @@ def _training(inputs: ReportInputs) -> Table:
         columns=("step", "tokens", "loss", "evaluation loss", "step time", "tokens/s", "MFU"),
         rows=tuple(_training_row(row, evaluation) for row in _spread_over(rows, NUM_HISTORY_ROWS)),
         numeric=tuple(range(7)),
-        note=f"{min(len(rows), NUM_HISTORY_ROWS)} of {plural(len(rows), 'row')} of metrics.jsonl.",
+        note=f"{NUM_HISTORY_ROWS} of {len(rows):,} rows of metrics.jsonl." if len(rows) > NUM_HISTORY_ROWS else "",
     )
 
 
@@ -201,7 +210,11 @@ def _calibration(inputs: ReportInputs) -> Table:
         return Table(title="Calibration", columns=(), rows=())
     hardware = inputs.hardware
     ranks = join_words([str(count) for count in sorted(hardware.shares)])
-    rows = [("measured", hardware.created), ("took", format_seconds(hardware.duration_s)), ("ranks", ranks)]
+    rows = [
+        ("measured", format_time(hardware.created)),
+        ("took", format_seconds(hardware.duration_s)),
+        ("ranks", ranks),
+    ]
     rows += [(f"spread of {_readable(name)}", format_percent(value)) for name, value in hardware.spread.items()]
     return Table(
         title="Calibration",

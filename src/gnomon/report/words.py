@@ -34,7 +34,9 @@ def format_error(error: float | None) -> str:
     """Return a relative error as `'+8.3%'`, or a dash for None."""
     if error is None:
         return MISSING
-    return "0.0%" if abs(error) < 0.0005 else f"{100 * error:+.1f}%".replace("-", "−")
+    if abs(error) < 0.0005:
+        return "0.0%"
+    return f"{100 * error:+,.{1 if abs(error) < 1 else 0}f}%".replace("-", "−")
 
 
 def error_words(term: Term) -> str:
@@ -44,15 +46,22 @@ def error_words(term: Term) -> str:
         return "not comparable"
     if abs(error) < 0.0005:
         return "exact"
-    return f"{100 * abs(error):.1f}% too {'high' if error > 0 else 'low'}"
+    digits = 1 if abs(error) < 1 else 0
+    return f"{100 * abs(error):.{digits}f}% too {'high' if error > 0 else 'low'}"
 
 
 def three_digits(text: str) -> str:
     """Return `'513.06 MiB'` as `'513 MiB'` and `'12.57 MiB'` as `'12.6 MiB'`: more digits are not known."""
     number, _, unit = text.partition(" ")
     value = float(number)
-    decimals = 0 if abs(value) >= 99.95 or value == 0 else 1 if abs(value) >= 9.995 else 2
-    return f"{value:.{decimals}f} {unit}"
+    decimals = 0 if abs(value) >= 99.95 or value == 0 or unit in ("", "B") else 1 if abs(value) >= 9.995 else 2
+    return f"{value:.{decimals}f} {unit}".strip()
+
+
+def format_time(iso: str) -> str:
+    """Return an ISO 8601 time in UTC as `'2026-01-02 03:04:05 UTC'`."""
+    text = iso.replace("T", " ").removesuffix("Z").removesuffix("+00:00")
+    return f"{text.partition('.')[0]} UTC"
 
 
 def share_words(share: float) -> str:

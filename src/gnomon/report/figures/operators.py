@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gnomon.plan.estimate import Estimate, OperatorEstimate
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 NUM_LONGEST = 12
 LABEL_CHARACTERS = 24
+LARGE_BYTES = 32 * 2**20
 
 
 def roofline(estimate: Estimate) -> Figure:
@@ -47,7 +50,7 @@ def roofline(estimate: Estimate) -> Figure:
     if points:
         _draw_roof(figure, estimate, [_intensity(operator) for operator in points], scale)
     figure.update_xaxes(type="log", dtick=1)
-    figure.update_yaxes(type="log", dtick=1)
+    figure.update_yaxes(type="log", dtick=1, range=_decades([value for trace in figure.data for value in trace.y]))
     return figure
 
 
@@ -121,15 +124,27 @@ def _hover(operator: OperatorEstimate) -> str:
     )
 
 
+def bandwidth_of(estimate: Estimate) -> float | None:
+    """Return the device's memory bandwidth in bytes/s: the vendor's, else the fastest large memory operator's."""
+    cluster = estimate.cluster
+    if cluster.accelerator.memory_bandwidth_bytes_per_s or cluster.efficiency is None:
+        return cluster.accelerator.memory_bandwidth_bytes_per_s
+    curves = cluster.efficiency.memory.values()
+    return max((curve.rate[-1] for curve in curves if curve.size[-1] >= LARGE_BYTES), default=None)
+
+
+def peak_of(estimate: Estimate) -> float | None:
+    """Return the device's peak in FLOP/s at the precision of the workload."""
+    return estimate.cluster.accelerator.peak_flops.get(estimate.workload.precision)
+
+
 def _draw_roof(figure: Figure, estimate: Estimate, intensities: list[float], scale: float) -> None:
     """Draw the lower of memory bandwidth times intensity and peak FLOP/s, as far as both are known."""
-    device = estimate.cluster.accelerator
-    peak = device.peak_flops.get(estimate.workload.precision)
-    bandwidth = device.memory_bandwidth_bytes_per_s
-    low, high = 0.5 * min(intensities), 2.0 * max(intensities)
-    corners = [low, high]
-    if peak and bandwidth:
-        corners = sorted({min(low, 0.3 * peak / bandwidth), peak / bandwidth, max(high, 3 * peak / bandwidth)})
+    peak, bandwidth = peak_of(estimate), bandwidth_of(estimate)
+    ridge = [peak / bandwidth] if peak and bandwidth else []
+    low, high = _decades([*intensities, *ridge])
+    figure.update_xaxes(range=[low, high])
+    corners = [10.0**low, *ridge, 10.0**high]
     limits = [min([limit for limit in (peak, bandwidth and bandwidth * x) if limit], default=None) for x in corners]
     if all(limits):
         figure.add_scatter(
@@ -140,6 +155,13 @@ def _draw_roof(figure: Figure, estimate: Estimate, intensities: list[float], sca
             line={"color": REFERENCE, "width": 2},
             hoverinfo="skip",
         )
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    """Return the exponents of the powers of ten around values: a logarithmic axis needs two of them for labels."""
+    exponents = [math.log10(value) for value in values] or [0.0]
+    low = math.floor(min(exponents))
+    return low, max(math.ceil(max(exponents)), low + 1)
 
 
 def _roof_name(peak: float | None, bandwidth: float | None) -> str:
