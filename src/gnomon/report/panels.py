@@ -143,12 +143,14 @@ def _roofline(inputs: ReportInputs, content: Content) -> Panel | None:
     limits = (
         [f"computes at most {three_digits(format_flops(peak, True))} in {estimate.workload.precision}"] if peak else []
     )
-    limits += [f"moves at most {three_digits(format_bandwidth(bandwidth))}"] if bandwidth else []
+    known = estimate.cluster.accelerator.memory_bandwidth_bytes_per_s is not None
+    source = "" if known else ", the rate of the fastest memory operator in its calibration"
+    limits += [f"moves at most {three_digits(format_bandwidth(bandwidth))}{source}"] if bandwidth else []
     shown_s = sum(operator.time_s for operator in roofline_operators(estimate))
     total_s = sum(operator.time_s for operator in estimate.operators)
     caption = (
         "Each point is one planned operator; larger points take longer. "
-        f"{f'The device {join_words(limits)}: the grey roof. ' if limits else ''}"
+        f"{f'The device {join_words(limits)}; that is the grey roof. ' if limits else ''}"
         f"{'Points under its slope wait for memory, points under its flat part compute. ' if len(limits) == 2 else ''}"
         f"The points make {format_percent(shown_s / total_s)} of the planned operator time; operators that only move "
         "data have no place here."
