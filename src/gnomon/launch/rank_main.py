@@ -6,11 +6,13 @@ inside `report_rank_error`, so that even an error during its imports is reported
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import runpy
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from gnomon.launch._processes import LAUNCH_VARIABLE, belongs_to
 from gnomon.launch.rank_errors import LOG_DIR_VARIABLE, report_rank_error
@@ -26,11 +28,27 @@ def main() -> None:
     pid_file = log_dir / f"rank-{rank}.pid"
     pid_file.write_text(str(os.getpid()), encoding="utf-8")
     sys.argv = sys.argv[1:]
+    code: object = 0
     try:
         with report_rank_error():
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        code = leaving.code
     finally:
         pid_file.unlink(missing_ok=True)
+    leave(code)
+
+
+def leave(code: object) -> NoReturn:
+    """End the process with `code` after the exit functions, without unloading libraries.
+
+    The threads of a collective backend sometimes abort while the interpreter is torn down; the work is done by then.
+    """
+    status = code if isinstance(code, int) else int(code is not None)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _stay_with_torchrun() -> None:

@@ -142,7 +142,7 @@ def _layer(cases: Cases) -> Iterator[Operator]:
     qkv = tokens * float(model.query_size + 2 * model.kv_size)
     yield _memory(cases, "qkv gradient", "elementwise_s", "copy", passes, qkv, "backward")
     if cases.precision == "bf16":
-        yield from _casts(cases, "activation casts", passes * 2, hidden)
+        yield from _casts(cases, "activation casts", "elementwise_s", passes * 2, hidden)
 
 
 def _linear(cases: Cases, name: str, term: str, passes: Array, n: int, k: int) -> Iterator[Operator]:
@@ -165,8 +165,9 @@ def _linear(cases: Cases, name: str, term: str, passes: Array, n: int, k: int) -
         )
     if cases.precision == "bf16":
         elements = np.full_like(m, float(n) * k)
-        yield _memory(cases, f"{name} weight cast", "elementwise_s", "cast_down", passes, elements)
-        yield _memory(cases, f"{name} weight gradient cast", "elementwise_s", "cast_up", passes, elements, "backward")
+        casts = "elementwise_s" if term == "matmul_s" else term
+        yield _memory(cases, f"{name} weight cast", casts, "cast_down", passes, elements)
+        yield _memory(cases, f"{name} weight gradient cast", casts, "cast_up", passes, elements, "backward")
 
 
 def _attention(cases: Cases, passes: Array) -> Iterator[Operator]:
@@ -211,7 +212,7 @@ def _head(cases: Cases) -> Iterator[Operator]:
     if cases.precision == "bf16":
         yield _memory(cases, "logits cast", "embedding_head_s", "cast_up", passes, logits)
         yield _memory(cases, "logits cast", "embedding_head_s", "cast_down", passes, logits, "backward")
-        yield from _casts(cases, "head input casts", passes, hidden)
+        yield from _casts(cases, "head input casts", "embedding_head_s", passes, hidden)
 
 
 def _accumulation(cases: Cases) -> Iterator[Operator]:
@@ -243,9 +244,9 @@ def _both(
     yield _memory(cases, name, "elementwise_s", f"{kind}_backward", passes, elements, "backward", launches)
 
 
-def _casts(cases: Cases, name: str, passes: Array, elements: Array) -> Iterator[Operator]:
-    yield _memory(cases, name, "elementwise_s", "cast_down", passes, elements)
-    yield _memory(cases, name, "elementwise_s", "cast_up", passes, elements, "backward")
+def _casts(cases: Cases, name: str, term: str, passes: Array, elements: Array) -> Iterator[Operator]:
+    yield _memory(cases, name, term, "cast_down", passes, elements)
+    yield _memory(cases, name, term, "cast_up", passes, elements, "backward")
 
 
 def _memory(

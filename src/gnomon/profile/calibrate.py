@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from gnomon.launch.local import RankJob, run_ranks
 from gnomon.spec import AcceleratorSpec, Efficiency, HardwareProfile, NetworkTier
 from gnomon.spec.catalog import find_accelerator
 
-BENCHMARKS_PER_SHARE = 700
+BENCHMARKS_PER_SHARE = 500
+TIMED_SHARE = 0.4  # of the budget; starting processes and making operands take the rest
 MIN_BUDGET_S = 20.0
 
 
@@ -35,7 +37,7 @@ def calibrate(ranks: Sequence[int] = (1, 2), device: str = "auto", budget_s: flo
     return HardwareProfile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         duration_s=round(time.monotonic() - began, 1),
-        accelerator=_accelerator(first),
+        accelerator=_accelerator(first, shares[min(shares)]),
         accelerators_per_node=most,
         tier=_tier(shares[most], most),
         shares=shares,
@@ -54,33 +56,36 @@ def _check(ranks: Sequence[int], budget_s: float) -> None:
 
 
 def _measure_share(ranks: int, device: str, budget_s: float) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="gnomon-calibrate-") as folder:
-        output = Path(folder, "result.json")
-        request = Path(folder, "request.json")
-        # process start and untimed preparation take about a third
-        min_duration_s = 0.65 * budget_s / BENCHMARKS_PER_SHARE
-        request.write_text(json.dumps({"device": device, "min_duration_s": min_duration_s, "output": str(output)}))
-        run_ranks(
-            RankJob(
-                module="gnomon.profile.calibration.worker",
-                arguments=(str(request),),
-                ranks=ranks,
-                log_dir=Path(folder, "logs"),
-            )
+    folder = Path(tempfile.mkdtemp(prefix="gnomon-calibrate-"))  # kept when the ranks fail: their logs are in it
+    output, request = folder / "result.json", folder / "request.json"
+    min_duration_s = TIMED_SHARE * budget_s / BENCHMARKS_PER_SHARE
+    request.write_text(json.dumps({"device": device, "min_duration_s": min_duration_s, "output": str(output)}))
+    run_ranks(
+        RankJob(
+            module="gnomon.profile.calibration.worker",
+            arguments=(str(request),),
+            ranks=ranks,
+            log_dir=folder / "logs",
         )
-        if not output.is_file():
-            raise CalibrationError(f"The calibration with {ranks} rank(s) ended without a result.")
-        result: dict[str, Any] = json.loads(output.read_text())
-        return result
+    )
+    if not output.is_file():
+        raise CalibrationError(f"The calibration with {ranks} rank(s) ended without a result; logs: {folder / 'logs'}")
+    result: dict[str, Any] = json.loads(output.read_text())
+    shutil.rmtree(folder)
+    return result
 
 
-def _accelerator(result: dict[str, Any]) -> AcceleratorSpec:
+def _accelerator(result: dict[str, Any], efficiency: Efficiency) -> AcceleratorSpec:
     """Return the catalog's description when the device is in it, else what could be measured."""
     name = str(result["device"])
     known = find_accelerator(name)
     if known is None:
         return AcceleratorSpec(
-            name=name, kind=result["kind"], memory_bytes=result["memory_bytes"], source="measured by gnomon calibrate"
+            name=name,
+            kind=result["kind"],
+            memory_bytes=result["memory_bytes"],
+            memory_bandwidth_bytes_per_s=efficiency.memory["copy.fp32"].rate[-1],
+            source="measured by gnomon calibrate",
         )
     return known.model_copy(update={"memory_bytes": result["memory_bytes"]})
 

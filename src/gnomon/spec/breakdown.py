@@ -20,7 +20,7 @@ MEMORY_TERMS = {
     "weights_bytes": "weights",
     "gradients_bytes": "gradients",
     "optimizer_bytes": "optimizer state",
-    "activations_bytes": "activations and workspace (beyond the gradients' room)",
+    "activations_bytes": "activations beyond the gradients",
     "communication_bytes": "communication buffers",
     "framework_bytes": "framework and allocator",
 }

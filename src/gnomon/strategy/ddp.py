@@ -28,9 +28,15 @@ class DDPStrategy(Strategy):
                 "`torchrun --standalone --nproc-per-node=2 -m MODULE`, or set strategy=single."
             )
         super().__init__(environment, device)
+        self._has_joined = False
 
     def setup(self) -> None:
-        """Join the process group at MASTER_ADDR:MASTER_PORT; raise LaunchError when that fails."""
+        """Join the process group at MASTER_ADDR:MASTER_PORT, or use the one that this process is already in.
+
+        Raises LaunchError when joining fails.
+        """
+        if dist.is_initialized():
+            return  # joining twice would leave ranks in different groups, and they would wait for each other forever
         options: dict[str, Any] = {"backend": "gloo"}
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -43,6 +49,7 @@ class DDPStrategy(Strategy):
                 f"{options['backend']}: {str(error).splitlines()[0]} Check MASTER_ADDR and MASTER_PORT, and that all "
                 "ranks started."
             ) from error
+        self._has_joined = True
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model in DistributedDataParallel, with rank 0's weights; as it is if nothing is trainable."""
@@ -87,6 +94,7 @@ class DDPStrategy(Strategy):
         dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def teardown(self) -> None:
-        """Leave the process group, if there is one."""
-        if dist.is_initialized():
+        """Leave the process group if `setup` joined it."""
+        if self._has_joined and dist.is_initialized():
             dist.destroy_process_group()
+            self._has_joined = False

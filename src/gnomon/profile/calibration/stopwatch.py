@@ -11,6 +11,9 @@ import torch
 import torch.distributed as dist
 
 MIN_REPEATS = 5
+MIN_REPEATS_OF_LONG_CALLS = 3
+LONG_CALL_S = 0.05
+MIN_COLLECTIVE_REPEATS = 20
 MAX_REPEATS = 200
 
 
@@ -28,27 +31,26 @@ class Stopwatch:
 
     def time_s(self, group: str, function: Callable[[], object]) -> float:
         """Return the median seconds of one call."""
-        self._start_together(function)
+        repeats = MIN_REPEATS if self._start_together(function) < LONG_CALL_S else MIN_REPEATS_OF_LONG_CALLS
         samples: list[float] = []
         end = time.perf_counter() + self.min_duration_s
-        while len(samples) < MIN_REPEATS or (time.perf_counter() < end and len(samples) < MAX_REPEATS):
+        while len(samples) < repeats or (time.perf_counter() < end and len(samples) < MAX_REPEATS):
             samples.append(self._call_s(function))
         return self._median(group, samples)
 
     def collective_time_s(self, group: str, function: Callable[[], object]) -> float:
         """Return the median seconds of one call that all ranks must make equally often."""
-        self._start_together(function)
-        repeats = torch.tensor(
-            [min(MAX_REPEATS, max(MIN_REPEATS, self.min_duration_s / self._call_s(function)))], device=self.device
-        )
+        once_s = self._start_together(function)
+        wanted = min(MAX_REPEATS, max(MIN_COLLECTIVE_REPEATS, self.min_duration_s / once_s))
+        repeats = torch.tensor([wanted], device=self.device)
         dist.broadcast(repeats, src=0)
         return self._median(group, [self._call_s(function) for _ in range(int(repeats))])
 
-    def _start_together(self, function: Callable[[], object]) -> None:
+    def _start_together(self, function: Callable[[], object]) -> float:
         function()
         if dist.is_initialized():
             dist.barrier()
-        self._call_s(function)
+        return self._call_s(function)
 
     def _median(self, group: str, samples: list[float]) -> float:
         low, median, high = np.quantile(samples, (0.1, 0.5, 0.9))

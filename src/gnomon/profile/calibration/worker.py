@@ -52,11 +52,11 @@ def measure(
     request: dict[str, Any], environment: RankEnvironment, device: torch.device, stage: Stages
 ) -> dict[str, Any]:
     """Return {'efficiency', 'spread', 'device', 'memory_bytes', 'kind'} of this rank's share of the machine."""
-    footprint = stage("memory footprint", lambda: measure_footprint(request["device"]))
     strategy = create_strategy("ddp" if environment.world_size > 1 else "single", environment, device)
     strategy.setup()
     try:
         watch = Stopwatch(device, float(request["min_duration_s"]))
+        footprint = stage("memory footprint", lambda: measure_footprint(request["device"]))
         efficiency = measure_efficiency(watch, footprint, environment.world_size, stage)
     finally:
         strategy.teardown()
