@@ -1,0 +1,90 @@
+"""Pipelines as the user starts them: the whole loop on this machine, and Ctrl-C in the middle of one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline_fixtures import constant_profile
+
+GNOMON = [sys.executable, "-c", "from gnomon.cli.main import main; main()"]
+TINY_RUN = [
+    "model={num_layers: 2, hidden_size: 64, num_heads: 2, vocab_size: 256, max_seq_len: 64}",
+    "workload.seq_len=64",
+    "num_steps=12",
+    "training.warmup_steps=2",
+    "training.log_every=1",
+    "training.eval_every=6",
+    "training.checkpoint_every=6",
+    "run_dir=run",
+]
+SLEEPER = """\
+import time
+from gnomon.component import Component
+
+class Sleep(Component):
+    def execute(self):
+        print("asleep", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.torch_dist
+def test_the_loop_from_plan_to_report(tmp_path):
+    """The demo on two ranks without its calibration, which has tests of its own: the run directory is made in its place."""
+    from gnomon.runtime.run_directory import RunDirectory
+
+    run = RunDirectory.create(tmp_path / "run", "run_dir: run\n", {})
+    constant_profile().save(run.hardware)
+    done = subprocess.run(
+        [*GNOMON, "exec-pipeline", "--steps", "plan:", "ranks=2", *TINY_RUN],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.splitlines()[-1] == "run/report.html"
+    assert [line.split()[1] for line in done.stderr.splitlines()] == ["plan", "train", "profile", "compare", "report"]
+    losses = [row["loss"] for row in run.read_metrics() if "loss" in row]
+    assert losses[-1] < losses[0]
+    assert json.loads(run.estimate.read_text())["layout"]["dp"] == 2
+    assert json.loads(run.measurement.read_text())["step_time_s"] > 0
+    assert all(term["measured"] is not None for term in json.loads(run.comparison.read_text())["headline"])
+    page = run.report_html.read_text()
+    assert "step time" in page
+    again = subprocess.run(
+        [*GNOMON, "exec-pipeline", "--steps", "report", "--json", *TINY_RUN],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert json.loads(again.stdout)["result"] == "run/report.html"
+
+
+def test_ctrl_c_is_one_message(tmp_path):
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    (tmp_path / "sleep.yaml").write_text(
+        "pipeline: {_target_: gnomon.pipeline.Pipeline, steps: [{_target_: sleeper.Sleep}]}\n"
+    )
+    process = subprocess.Popen(
+        [*GNOMON, "exec-pipeline", "--config", "sleep.yaml"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asleep\n"
+    started = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - started < 10
+    assert process.returncode == 130
+    assert err == "error: Interrupted.\n"
+
+
+def test_the_packaged_demo_is_complete():
+    """Every step of the demo can be built from its configuration, in the order of the loop."""
+    from gnomon.pipeline.job import build, compose_jobs
+
+    (job,) = compose_jobs(None, "demo", [])
+    assert list(build(job.config).steps) == ["calibrate", "plan", "train", "profile", "compare", "report"]
+    assert Path(job.config.run_dir).parent == Path("runs")
