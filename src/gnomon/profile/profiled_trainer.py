@@ -35,6 +35,7 @@ class ProfiledTrainer(GPTTrainer):
     def setup(self) -> None:
         """Build everything that a step needs, and watch the gradients that each optimizer step finds."""
         super().setup()
+        self._batches = _named_batches(self._batches)
         self.optimizer.register_step_pre_hook(self._count_gradients)
 
     def create_model(self) -> nn.Module:
@@ -57,10 +58,6 @@ class ProfiledTrainer(GPTTrainer):
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         return loss
-
-    def _next_batch(self) -> Any:
-        with record_function(DATA_SCOPE):
-            return super()._next_batch()
 
     def _count_gradients(self, *_: Any) -> None:
         self.gradients_bytes = _bytes(_gradients(self.module))
@@ -88,6 +85,13 @@ class ProfiledTrainer(GPTTrainer):
         in_buckets = isinstance(self.model, DistributedDataParallel) and self.model.gradient_as_bucket_view
         gradients = self.gradients_bytes if in_buckets else _bytes(_gradients(self.module))
         return self.weights_bytes + self.optimizer_bytes + self.communication_bytes + gradients
+
+
+def _named_batches(batches: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        with record_function(DATA_SCOPE):
+            batch = next(batches)  # the trainer's batches never end
+        yield batch
 
 
 def _in_scope(function: Callable[..., Any], scope: str) -> Callable[..., Any]:
