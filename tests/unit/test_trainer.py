@@ -1,0 +1,243 @@
+"""The loop, in this process, on models that take a second."""
+
+import json
+import math
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from training_fixtures import read_curve, tiny_config
+
+from gnomon.errors import (
+    ConfigError,
+    DataError,
+    InterruptedRunError,
+    LayoutError,
+    RunDirectoryError,
+    SpecError,
+    TrainingError,
+)
+from gnomon.runtime.run_directory import RunDirectory
+from gnomon.train.config import TrainingConfig
+from gnomon.train.gpt_trainer import GPTTrainer
+from gnomon.train.optimizer import create_adamw
+from gnomon.train.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class LineTrainer(Trainer):
+    """Fits y = 2 x; `events` says what happens at which step."""
+
+    def __init__(self, config: TrainingConfig, batches: int = 3) -> None:
+        super().__init__(config)
+        self.batches = batches
+        self.events = {}
+
+    def create_model(self):
+        return nn.Linear(1, 1)
+
+    def create_loader(self):
+        return [(torch.full((4, 1), float(n)), torch.full((4, 1), 2.0 * n)) for n in range(1, self.batches + 1)]
+
+    def training_step(self, batch):
+        self.events.pop(self.step + 1, lambda: None)()
+        inputs, targets = batch
+        return nn.functional.mse_loss(self.model(inputs), targets)
+
+
+def line_config(run_dir: Path, **changes) -> TrainingConfig:
+    settings = {"run_dir": str(run_dir), "num_steps": 12, "learning_rate": 0.1, "device": "cpu", "progress": False}
+    return TrainingConfig(**{**settings, **changes})
+
+
+def test_the_loss_of_a_tiny_gpt_goes_down_in_30_steps(tmp_path):
+    config = tiny_config(tmp_path / "run", num_steps=30, learning_rate=1e-2, eval_every=15, eval_batches=2)
+    run = GPTTrainer(config).execute()
+    rows = run.read_metrics()
+    losses = [row["loss"] for row in rows if "loss" in row]
+    evaluations = [row["eval_loss"] for row in rows if "eval_loss" in row]
+    assert abs(losses[0] - math.log(256)) < 0.3  # an untrained model guesses
+    assert statistics.mean(losses[-3:]) < losses[0] - 1.5
+    assert evaluations[1] < evaluations[0]
+
+
+def test_the_rows_have_the_figures_that_they_should(tmp_path):
+    config = tiny_config(tmp_path / "run", num_steps=5, log_every=2, eval_every=4, peak_flops=1e11)
+    rows = GPTTrainer(config).execute().read_metrics()
+    assert [(row["step"], "eval_loss" in row) for row in rows] == [
+        (2, False), (4, False), (4, True), (5, False), (5, True)
+    ]  # fmt: skip
+    first = rows[0]
+    assert first["tokens"] == 2 * 8 * 32
+    assert first["tokens_per_s"] == pytest.approx(8 * 32 / first["step_time_s"])
+    # 6 FLOPs per token and weight of the matrices, and causal attention (halved)
+    weights = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 128) + 256 * 32
+    flops = 8 * 32 * 6 * (weights + 2 * 32 * 32 / 2)
+    assert first["mfu"] == pytest.approx(flops / first["step_time_s"] / 1e11, rel=0.05)
+    assert list(first) == ["step", "tokens", "loss", "lr", "grad_norm", "step_time_s", "tokens_per_s", "mfu"]
+    assert list(rows[2]) == ["step", "eval_loss"]
+
+
+def test_accumulation_equals_a_larger_micro_batch(tmp_path):
+    def parameters(micro_batch: int) -> torch.Tensor:
+        workload = {"seq_len": 32, "global_batch": 8, "micro_batch": micro_batch}
+        trainer = GPTTrainer(tiny_config(tmp_path / "run", workload=workload))
+        trainer.setup()
+        for _ in range(5):
+            trainer.run_step()
+        return nn.utils.parameters_to_vector(trainer.module.parameters())
+
+    whole, split = parameters(8), parameters(2)
+    assert (whole - split).norm() / whole.norm() < 1e-6
+
+
+def test_setup_and_steps_alone_write_nothing(tmp_path):
+    trainer = GPTTrainer(tiny_config(tmp_path / "run"))
+    trainer.setup()
+    loss = trainer.run_step()
+    assert trainer.step == 1
+    assert not loss.requires_grad
+    trainer.teardown()
+    trainer.teardown()
+    assert not (tmp_path / "run").exists()
+
+
+def test_bf16_computes_in_bf16_and_keeps_the_weights_in_fp32(tmp_path):
+    workload = {"seq_len": 32, "global_batch": 4, "precision": "bf16"}
+    trainer = GPTTrainer(tiny_config(tmp_path / "run", workload=workload))
+    trainer.setup()
+    dtypes = []
+    trainer.module.head.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    trainer.run_step()
+    assert dtypes == [torch.bfloat16]
+    assert {parameter.dtype for parameter in trainer.module.parameters()} == {torch.float32}
+
+
+def test_weight_decay_is_for_matrices_only(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    optimizer = create_adamw(model, line_config(tmp_path / "run", weight_decay=0.5))
+    assert {len(group["params"]): group["weight_decay"] for group in optimizer.param_groups} == {1: 0.5, 3: 0.0}
+    assert all(group["fused"] for group in optimizer.param_groups)
+
+
+def test_clipping_bounds_the_update_and_reports_the_norm_before_it(tmp_path):
+    trainer = LineTrainer(line_config(tmp_path / "run", grad_clip=1e-3))
+    trainer.create_optimizer = lambda: torch.optim.SGD(trainer.module.parameters(), lr=0.1)
+    trainer.setup()
+    before = nn.utils.parameters_to_vector(trainer.module.parameters()).detach().clone()
+    trainer.run_step()
+    moved = (nn.utils.parameters_to_vector(trainer.module.parameters()) - before).norm().item()
+    assert trainer.grad_norm.item() > 1e-3
+    assert moved == pytest.approx(1e-3 * trainer.create_schedule()(1), rel=1e-2)
+
+
+def test_any_model_trains_and_a_loader_that_ends_begins_anew(tmp_path):
+    run = LineTrainer(line_config(tmp_path / "run", log_every=3, grad_clip=None)).execute()
+    rows = run.read_metrics()
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert {(row["tokens"], row["grad_norm"], row["mfu"]) for row in rows} == {(None, None, None)}
+
+
+def test_everything_off_leaves_only_the_run_directory(tmp_path):
+    run = LineTrainer(line_config(tmp_path / "run", log_every=0)).execute()
+    assert run.read_metrics() == []
+    assert not run.checkpoints.exists()
+    assert json.loads((run.path / "training.json").read_text(encoding="utf-8"))["num_steps"] == 12
+
+
+def test_a_loader_without_batches_and_an_evaluation_without_a_loader_are_errors(tmp_path):
+    with pytest.raises(DataError, match="no batch at all"):
+        LineTrainer(line_config(tmp_path / "empty"), batches=0).execute()
+    with pytest.raises(ConfigError, match="LineTrainer has no create_evaluation_loader"):
+        LineTrainer(line_config(tmp_path / "unevaluated", eval_every=1)).execute()
+
+
+def test_a_run_is_never_overwritten_but_one_made_in_advance_is_used(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", "pipeline: true\n", {})
+    LineTrainer(line_config(run.path)).execute()
+    assert run.config.read_text(encoding="utf-8") == "pipeline: true\n"
+    before = run.metrics.read_bytes()
+    with pytest.raises(RunDirectoryError, match="never overwritten. Choose another run_dir, or .* resume=true"):
+        LineTrainer(line_config(run.path)).execute()
+    assert run.metrics.read_bytes() == before
+
+
+def test_a_run_directory_that_cannot_be_made_is_one_message(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match="cannot be made"):
+        LineTrainer(line_config(tmp_path / "file" / "run")).execute()
+
+
+def test_the_wrong_number_of_ranks_and_a_validation_text_too_short_are_errors(tmp_path):
+    with pytest.raises(LayoutError, match="layout.dp=2 needs 2 rank.s., but 1 started"):
+        GPTTrainer(tiny_config(tmp_path / "run", layout={"dp": 2})).execute()
+    data = {**tiny_config(tmp_path / "run").data.to_mapping(), "max_bytes": 1200, "validation_fraction": 0.05}
+    with pytest.raises(DataError, match="The validation text has 60 bytes, which make 1 sequences"):
+        GPTTrainer(tiny_config(tmp_path / "run", data=data, eval_every=2)).execute()
+    with pytest.raises(SpecError, match="moe"):
+        mixture = {"num_experts": 2, "experts_per_token": 1, "expert_hidden_size": 8}
+        model = {**tiny_config(tmp_path / "run").model.to_mapping(), "moe": mixture}
+        GPTTrainer(tiny_config(tmp_path / "mixture", model=model)).execute()
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(tmp_path):
+    trainer = LineTrainer(line_config(tmp_path / "run", checkpoint_every=2, log_every=1))
+    trainer.events[6] = lambda: trainer.module.weight.data.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"The loss is nan at step 6 .*step-000004' is the last good checkpoint"):
+        trainer.execute()
+    assert read_curve(tmp_path / "run")[-1][0] == 5
+    assert (tmp_path / "run" / "checkpoints" / "step-000004").is_dir()
+
+
+def test_a_checkpoint_of_nan_never_replaces_a_good_one(tmp_path):
+    trainer = LineTrainer(line_config(tmp_path / "run", checkpoint_every=2, log_every=0, keep_checkpoints=1))
+    trainer.events[5] = lambda: trainer.module.weight.data.fill_(math.nan)
+    with pytest.raises(TrainingError, match="at step 6"):
+        trainer.execute()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000004"]
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_stops_at_the_step_boundary_with_a_checkpoint_and_the_run_goes_on_from_there(tmp_path, name, code):
+    whole = LineTrainer(line_config(tmp_path / "whole", log_every=1)).execute()
+    trainer = LineTrainer(line_config(tmp_path / "run", log_every=1))
+    trainer.events[5] = lambda: os.kill(os.getpid(), signal.Signals[name])
+    with pytest.raises(InterruptedRunError, match=rf"{name} arrived; training stopped after step 5 .*step-000005"):
+        trainer.execute()
+    error = InterruptedRunError("")
+    try:
+        trainer = LineTrainer(line_config(tmp_path / "run", log_every=1, resume=True))
+        trainer.events[6] = lambda: os.kill(os.getpid(), signal.Signals[name])
+        trainer.execute()
+    except InterruptedRunError as caught:
+        error = caught
+    assert error.exit_code == code
+    LineTrainer(line_config(tmp_path / "run", log_every=1, resume=True)).execute()
+    steps = [step for step, *_ in read_curve(tmp_path / "run")]
+    assert steps == list(range(1, 13))
+    assert len(read_curve(whole.path)) == 12
+
+
+def test_step_time_leaves_out_evaluation_and_checkpoints(tmp_path):
+    class SlowlySaved(LineTrainer):
+        def create_evaluation_loader(self):
+            time.sleep(0.2)
+            return self.create_loader()
+
+    config = line_config(tmp_path / "run", num_steps=4, log_every=1, eval_every=1, checkpoint_every=1)
+    rows = SlowlySaved(config).execute().read_metrics()
+    assert statistics.median(row["step_time_s"] for row in rows if "loss" in row) < 0.1
