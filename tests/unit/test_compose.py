@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from gnomon.config import compose, expand_sweep, load_config, require_values, to_plain, to_yaml
@@ -43,6 +44,14 @@ def test_overrides_of_keys_and_groups(folder):
     assert config.new == "x"
     assert "sizes" not in config
     assert "hydra" not in config
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_it_works_inside_a_users_own_hydra_program(folder):
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        outer = GlobalHydra.instance().hydra
+        assert compose(folder, "main").sizes == [1, 2]
+        assert GlobalHydra.instance().hydra is outer
     assert not GlobalHydra.instance().is_initialized()
 
 

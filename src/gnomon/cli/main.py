@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -68,7 +66,7 @@ def main() -> None:
         app()
     except GnomonError as error:
         if _debugging():
-            traceback.print_exc()
+            _print_traceback(sys.stderr)
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("Interrupted.", InterruptedRunError.exit_code)
@@ -83,15 +81,23 @@ def _fail(message: str, exit_code: int) -> None:
 
 def _unexpected(error: Exception) -> str:
     """Return the message for a mistake of gnomon's own; the traceback is shown when debugging, else written."""
+    import tempfile
+
     if _debugging():
-        traceback.print_exc()
+        _print_traceback(sys.stderr)
         place = "The traceback is above."
     else:
         with tempfile.NamedTemporaryFile("w", prefix="gnomon-traceback-", suffix=".txt", delete=False) as file:
-            traceback.print_exc(file=file)
+            _print_traceback(file)
         place = f"The traceback is in {file.name}; {LOG_LEVEL}=DEBUG shows it."
     reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".:")
     return f"gnomon failed unexpectedly: {reason}. {place} Please report it."
+
+
+def _print_traceback(file: IO[str]) -> None:
+    import traceback
+
+    traceback.print_exc(file=file)
 
 
 def _debugging() -> bool:

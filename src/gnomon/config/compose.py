@@ -12,6 +12,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir, initialize_config_module
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
@@ -90,13 +91,16 @@ def locate_config(file: str | Path) -> tuple[Path, str]:
 
 def _compose(folder: Path | None, name: str, overrides: list[str]) -> DictConfig:
     Plugins.instance().register(GnomonSearchPath)
-    start = (
-        initialize_config_module(PACKAGED, version_base="1.3")
-        if folder is None
-        else initialize_config_dir(str(folder), version_base="1.3")
-    )
-    with start:
+    outer = GlobalHydra.instance().hydra  # a user's own Hydra program may be running
+    GlobalHydra.instance().clear()
+    try:
+        if folder is None:
+            initialize_config_module(PACKAGED, version_base="1.3")
+        else:
+            initialize_config_dir(str(folder), version_base="1.3")
         return hydra_compose(name, overrides=overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _refuse_sweeps(overrides: Sequence[Override]) -> None:

@@ -22,7 +22,12 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("gnomon.range", number_range, replace=True)
     OmegaConf.register_new_resolver("gnomon.multiply", multiply, replace=True)
     OmegaConf.register_new_resolver("gnomon.now", _now, replace=True)
-    OmegaConf.register_new_resolver("gnomon.cores", lambda: len(os.sched_getaffinity(0)), replace=True)
+    OmegaConf.register_new_resolver("gnomon.cores", usable_cores, replace=True)
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def number_range(start: Number, stop: Number, step: Number = 1) -> list[Number]:
