@@ -71,10 +71,13 @@ def _extra_per_token(cases: Cases) -> float:
     model, c = cases.model, cases.compute_bytes
     heads = float(model.query_size + model.kv_size)
     extra = 4.0 * FP32_BYTES if model.norm == "layernorm" else 2.0 * FP32_BYTES
+    decomposed = model.norm == "rmsnorm" and not cases.fused_rmsnorm
+    if decomposed:
+        extra += 2.0 * FP32_BYTES * model.hidden_size
     if model.position == "rope":
         extra += heads * c
     if model.qk_norm:
-        extra += heads * (c + (FP32_BYTES if cases.precision == "bf16" else 0.0))
+        extra += heads * (c + (FP32_BYTES if cases.precision == "bf16" else 0.0) + FP32_BYTES * decomposed)
     return extra
 
 

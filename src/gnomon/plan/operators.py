@@ -30,6 +30,7 @@ class Cases:
     causal: bool
     clipping: bool
     num_parameters: int
+    fused_rmsnorm: bool
     seq_len: Array
     micro_batch: Array
     accumulation: Array
@@ -48,8 +49,12 @@ class Cases:
         precision: str = "fp32",
         causal: bool = True,
         clipping: bool = True,
+        fused_rmsnorm: bool = True,
     ) -> Cases:
-        """Broadcast scalars and arrays against each other."""
+        """Broadcast scalars and arrays against each other.
+
+        `fused_rmsnorm`: PyTorch fuses RMSNorm on CUDA; on a CPU it keeps the normalised tensor too.
+        """
         arrays = np.broadcast_arrays(
             *[np.atleast_1d(np.asarray(a, np.float64)) for a in (seq_len, micro_batch, accumulation, dp)]
         )
@@ -59,6 +64,7 @@ class Cases:
             causal=causal,
             clipping=clipping,
             num_parameters=num_parameters,
+            fused_rmsnorm=fused_rmsnorm,
             seq_len=arrays[0],
             micro_batch=arrays[1],
             accumulation=arrays[2],

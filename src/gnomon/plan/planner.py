@@ -24,6 +24,7 @@ def plan(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workl
         precision=workload.precision,
         causal=workload.attention_mask == "causal",
         clipping=workload.gradient_clipping,
+        fused_rmsnorm=cluster.accelerator.kind != "cpu",
     )
     check_sequence(model, workload)
     return _estimate(evaluate(cases, cluster), model, cluster, layout, workload)

@@ -1,0 +1,64 @@
+"""Planned memory against the bytes that PyTorch's allocator really hands out."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from gnomon.plan.memory import training_memory
+from gnomon.plan.operators import Cases
+from gnomon.plan.parameters import count_parameters
+from gnomon.spec import ModelSpec
+from gnomon.train.gpt import GPT
+
+SEQ_LEN, BATCH = 128, 8
+LLAMA = {
+    "norm": "rmsnorm",
+    "position": "rope",
+    "gated_mlp": True,
+    "activation": "silu",
+    "num_kv_heads": 1,
+    "qk_norm": True,
+    "tied_embeddings": False,
+}
+
+
+def peak_growth_bytes(spec: ModelSpec, precision: str) -> int:
+    """Return how far one training step raises the bytes of live tensors, from the allocator's own events."""
+    model = GPT(spec)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    tokens = torch.randint(0, spec.vocab_size, (BATCH, SEQ_LEN))
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = F.cross_entropy(model(tokens).flatten(0, 1).float(), tokens.flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    total, peak = 0, 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("style", [{}, LLAMA], ids=["gpt", "llama"])
+def test_peak_of_a_real_step_within_six_percent(style, precision):
+    spec = ModelSpec(num_layers=4, hidden_size=128, num_heads=4, vocab_size=256, max_seq_len=SEQ_LEN, **style)
+    cases = Cases.build(
+        spec,
+        count_parameters(spec).total,
+        seq_len=SEQ_LEN,
+        micro_batch=BATCH,
+        precision=precision,
+        fused_rmsnorm=False,
+    )
+    memory = training_memory(cases)
+    planned = float(memory.tensors[0] - memory.weights[0] - memory.optimizer[0])
+    assert planned == pytest.approx(peak_growth_bytes(spec, precision), rel=0.06)
