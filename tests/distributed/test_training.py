@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from training_fixtures import TINY_MODEL, rank_job, read_curve, tiny_config, train
 
 from gnomon.errors import CheckpointError, InterruptedRunError, RankFailedError, TrainingError
 from gnomon.launch.local import run_ranks
@@ -22,6 +21,7 @@ from gnomon.train.checkpoint_files import list_checkpoints, read_state
 from gnomon.train.config import GPTTrainingConfig
 from gnomon.train.gpt import GPT
 from gnomon.train.tensor_store import load_tensors
+from training_fixtures import TINY_MODEL, rank_job, read_curve, tiny_config, train
 
 pytestmark = pytest.mark.torch_dist
 

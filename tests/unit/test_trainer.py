@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from training_fixtures import read_curve, tiny_config
 
 from gnomon.errors import (
     ConfigError,
@@ -28,6 +27,7 @@ from gnomon.train.config import TrainingConfig
 from gnomon.train.gpt_trainer import GPTTrainer
 from gnomon.train.optimizer import create_adamw
 from gnomon.train.trainer import Trainer
+from training_fixtures import read_curve, tiny_config
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +164,22 @@ def test_a_loader_without_batches_and_an_evaluation_without_a_loader_are_errors(
         LineTrainer(line_config(tmp_path / "empty"), batches=0).execute()
     with pytest.raises(ConfigError, match="LineTrainer has no create_evaluation_loader"):
         LineTrainer(line_config(tmp_path / "unevaluated", eval_every=1)).execute()
+    assert not (tmp_path / "unevaluated").exists()
+
+
+def test_a_batch_may_be_a_mapping_of_tensors(tmp_path):
+    class NamedTrainer(LineTrainer):
+        def create_loader(self):
+            return [{"inputs": inputs, "targets": targets} for inputs, targets in super().create_loader()]
+
+        def create_evaluation_loader(self):
+            return self.create_loader()
+
+        def training_step(self, batch):
+            return super().training_step((batch["inputs"], batch["targets"]))
+
+    rows = NamedTrainer(line_config(tmp_path / "run", eval_every=6)).execute().read_metrics()
+    assert [row["step"] for row in rows if "eval_loss" in row] == [6, 12]
 
 
 def test_a_run_is_never_overwritten_but_one_made_in_advance_is_used(tmp_path):
@@ -171,7 +187,7 @@ def test_a_run_is_never_overwritten_but_one_made_in_advance_is_used(tmp_path):
     LineTrainer(line_config(run.path)).execute()
     assert run.config.read_text(encoding="utf-8") == "pipeline: true\n"
     before = run.metrics.read_bytes()
-    with pytest.raises(RunDirectoryError, match="never overwritten. Choose another run_dir, or .* resume=true"):
+    with pytest.raises(RunDirectoryError, match=r"never overwritten\. Choose another run_dir, or .* resume=true"):
         LineTrainer(line_config(run.path)).execute()
     assert run.metrics.read_bytes() == before
 
@@ -183,15 +199,16 @@ def test_a_run_directory_that_cannot_be_made_is_one_message(tmp_path):
 
 
 def test_the_wrong_number_of_ranks_and_a_validation_text_too_short_are_errors(tmp_path):
-    with pytest.raises(LayoutError, match="layout.dp=2 needs 2 rank.s., but 1 started"):
+    with pytest.raises(LayoutError, match=r"layout\.dp=2 needs 2 rank\(s\), but 1 started"):
         GPTTrainer(tiny_config(tmp_path / "run", layout={"dp": 2})).execute()
     data = {**tiny_config(tmp_path / "run").data.to_mapping(), "max_bytes": 1200, "validation_fraction": 0.05}
     with pytest.raises(DataError, match="The validation text has 60 bytes, which make 1 sequences"):
         GPTTrainer(tiny_config(tmp_path / "run", data=data, eval_every=2)).execute()
+    mixture = {"num_experts": 2, "experts_per_token": 1, "expert_ffn_size": 8}
+    model = {**tiny_config(tmp_path / "run").model.to_mapping(), "moe": mixture}
+    trainer = GPTTrainer(tiny_config(tmp_path / "mixture", model=model))
     with pytest.raises(SpecError, match="moe"):
-        mixture = {"num_experts": 2, "experts_per_token": 1, "expert_hidden_size": 8}
-        model = {**tiny_config(tmp_path / "run").model.to_mapping(), "moe": mixture}
-        GPTTrainer(tiny_config(tmp_path / "mixture", model=model)).execute()
+        trainer.execute()
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(tmp_path):
@@ -230,6 +247,21 @@ def test_a_signal_stops_at_the_step_boundary_with_a_checkpoint_and_the_run_goes_
     steps = [step for step, *_ in read_curve(tmp_path / "run")]
     assert steps == list(range(1, 13))
     assert len(read_curve(whole.path)) == 12
+
+
+def test_a_run_directory_in_use_is_refused(tmp_path):
+    trainer, second = (LineTrainer(line_config(tmp_path / "run", resume=True)) for _ in range(2))
+    errors = []
+
+    def start_a_second_one():
+        with pytest.raises(RunDirectoryError) as caught:
+            second.execute()
+        errors.append(str(caught.value))
+
+    trainer.events[3] = start_a_second_one
+    trainer.execute()
+    assert "Another process is training in" in errors[0]
+    second.execute()  # the lock goes with the first trainer
 
 
 def test_step_time_leaves_out_evaluation_and_checkpoints(tmp_path):

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-from training_fixtures import TINY_MODEL, tiny_config
 
 from gnomon.errors import LayoutError, SpecError
 from gnomon.train.config import GPTTrainingConfig, TrainingConfig
 from gnomon.train.optimizer import warmup_cosine
+from training_fixtures import TINY_MODEL, tiny_config
 
 
 def test_accumulation_and_precision_follow_from_workload_and_layout(tmp_path):

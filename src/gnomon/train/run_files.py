@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from gnomon.errors import RunDirectoryError
@@ -10,13 +12,14 @@ from gnomon.runtime.versions import describe_environment
 from gnomon.train.config import TrainingConfig
 
 SETTINGS_FILE = "training.json"
+LOCK_FILE = ".lock"
 
 
-def open_run(config: TrainingConfig) -> RunDirectory:
-    """Return the run directory of `config` with its settings in training.json.
+def open_run(config: TrainingConfig) -> tuple[RunDirectory, int]:
+    """Return the run directory of `config`, with its settings in training.json, and an open file that locks it.
 
     A directory in which nothing was trained yet (a pipeline makes one in advance) is used as it is. Raises
-    RunDirectoryError for one that has results, unless `resume` is set.
+    RunDirectoryError for one that has results, unless `resume` is set, and for one that another process trains in.
     """
     path = Path(config.run_dir)
     if path.exists():
@@ -28,13 +31,31 @@ def open_run(config: TrainingConfig) -> RunDirectory:
             )
     else:
         run = RunDirectory.create(path, config.to_yaml(), describe_environment())
+    lock = _lock(run)
     run.write_text(SETTINGS_FILE, config.to_json() + "\n")
-    return run
+    return run, lock
+
+
+def _lock(run: RunDirectory) -> int:
+    """Return an open file that keeps other trainers out until it is closed, be it by a kill of this process."""
+    descriptor = os.open(run.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    if sys.platform == "win32":
+        return descriptor
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RunDirectoryError(
+            f"Another process is training in '{run.path}'. Wait for it or stop it, then resume."
+        ) from None
+    except OSError:
+        pass  # some network file systems know no locks; then everybody is let in
+    return descriptor
 
 
 def drop_later_rows(run: RunDirectory, step: int) -> None:
     """Drop the rows of metrics.jsonl after `step`, which a resumed run is about to write again."""
-    rows = run.read_metrics()
-    kept = [row for row in rows if row["step"] <= step]
-    if kept != rows or run.metrics.exists():
-        run.keep_metrics(kept)
+    if run.metrics.exists():
+        run.keep_metrics(row for row in run.read_metrics() if row["step"] <= step)

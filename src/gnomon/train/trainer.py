@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -52,6 +53,7 @@ class Trainer(Component):
         self.grad_norm: Tensor | None = None
         self.trackers: list[Tracker] = []
         self._checkpointer: Checkpointer | None = None
+        self._lock: int | None = None
         self._is_set_up = False
 
     # What a subclass says
@@ -107,7 +109,7 @@ class Trainer(Component):
         with StopFlag() as flag:
             try:
                 self.setup()
-                run = on_main_rank(self.strategy, lambda: open_run(self.config))
+                run = on_main_rank(self.strategy, self._open_run)
                 self._checkpointer = Checkpointer(
                     run.checkpoints, self.strategy, self.config.keep_checkpoints, self.identity()
                 )
@@ -133,6 +135,8 @@ class Trainer(Component):
         self.model.train()
         self.optimizer = self.create_optimizer()
         self.loader = self.create_loader()
+        if config.eval_every:
+            self._evaluation_batches()  # what is wrong with them is better said now than after an hour
         seed_everything(config.seed, environment.rank)
         self._schedule = self.create_schedule()
         # every step reads these two, and a pydantic model answers ten times slower than a plain attribute
@@ -186,6 +190,9 @@ class Trainer(Component):
         if self._is_set_up:
             self.strategy.teardown()
             self._is_set_up = False
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def create_trackers(self, run: RunDirectory) -> list[Tracker]:
         """Return what takes the rows of the run; called on rank 0 only."""
@@ -198,6 +205,10 @@ class Trainer(Component):
         return trackers
 
     # What the loop does now and then
+
+    def _open_run(self) -> RunDirectory:
+        run, self._lock = open_run(self.config)
+        return run
 
     def _actions(self, clock: StepClock) -> list[tuple[int, Callable[[Tensor], None]]]:
         """Return what is on, with its interval; each is also done at the last step."""
@@ -243,20 +254,23 @@ class Trainer(Component):
 
     @torch.no_grad()
     def _evaluate(self, loss: Tensor) -> None:
-        loader = self.create_evaluation_loader()
-        if loader is None:
-            raise ConfigError(
-                f"eval_every={self.config.eval_every}, but {self.name} has no create_evaluation_loader. "
-                "Define it, or set eval_every=0."
-            )
         self.model.eval()
         losses = []
-        for _, batch in zip(range(self.config.eval_batches), loader, strict=False):
+        for _, batch in zip(range(self.config.eval_batches), self._evaluation_batches(), strict=False):
             losses.append(self._validation_step(_move(batch, self.device)))
         self.model.train()
         value = self.strategy.all_reduce_mean(torch.stack(losses).mean()).item()
         for tracker in self.trackers:
             tracker.log({"step": self.step, "eval_loss": value})
+
+    def _evaluation_batches(self) -> Iterable[Any]:
+        batches = self.create_evaluation_loader()
+        if batches is None:
+            raise ConfigError(
+                f"eval_every={self.config.eval_every}, but {self.name} has no create_evaluation_loader. "
+                "Define it, or set eval_every=0."
+            )
+        return batches
 
     def _save(self, loss: Tensor) -> None:
         assert self._checkpointer is not None  # made by execute, before the loop
