@@ -48,7 +48,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu it needs one more package: apt-get install python3-venv" >&2; \
 	  exit 1; }
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[torch,dev]' \
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[torch,dev]' \
 	  >$(VENV)/install.log 2>&1 || { tail -n 30 $(VENV)/install.log >&2; \
 	  echo "The installation failed; the whole log is $(VENV)/install.log." >&2; exit 1; }
 	@touch $@
