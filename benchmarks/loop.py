@@ -195,7 +195,9 @@ def render(profile: HardwareProfile, results: list[tuple[Case, Estimate, Measure
         *(
             f"| {name} | {100 * statistics.median(values):.1f}% | {100 * max(values):.1f}% "
             f"| {100 * statistics.fmean(e[i] for e in errors):+.1f}% |"
-            for i, (name, values) in enumerate((("step time", time), ("peak memory", memory), ("peak tensors", tensors)))
+            for i, (name, values) in enumerate(
+                (("step time", time), ("peak memory", memory), ("peak tensors", tensors))
+            )
         ),
         "",
         "| configuration | layers x width | seq x batch | precision | ranks | predicted ms | measured ms (p10-p90) "
