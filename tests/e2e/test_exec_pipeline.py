@@ -36,7 +36,7 @@ class Sleep(Component):
 
 @pytest.mark.torch_dist
 def test_the_loop_from_plan_to_report(tmp_path):
-    """The demo on two ranks without its calibration, which has tests of its own: the run directory is made in its place."""
+    """The demo on two ranks without its calibration, which has tests of its own: a made run directory stands in."""
     from gnomon.runtime.run_directory import RunDirectory
 
     run = RunDirectory.create(tmp_path / "run", "run_dir: run\n", {})
