@@ -35,9 +35,8 @@ class TextLoader:
             self._blocks = iter(self.sampler.next_step())
             block = next(self._blocks)
         window = torch.from_numpy(self._tokens[block[:, None] * self._seq_len + self._offsets].astype(np.int64))
-        if self._pin_memory:
-            window = window.pin_memory()
-        return window[:, :-1], window[:, 1:]
+        inputs, targets = window[:, :-1].contiguous(), window[:, 1:].contiguous()
+        return (inputs.pin_memory(), targets.pin_memory()) if self._pin_memory else (inputs, targets)
 
     def state_dict(self) -> dict[str, int]:
         """Return the state of the sampler."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gnomon.component import Component
-from gnomon.errors import ConfigError, DataError, InterruptedRunError, TrainingError
+from gnomon.errors import ConfigError, InterruptedRunError, TrainingError
 from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
@@ -23,6 +23,7 @@ from gnomon.strategy.base import Strategy
 from gnomon.strategy.registry import create_strategy
 from gnomon.track.base import Tracker
 from gnomon.train.agreement import StopAgreement, on_main_rank
+from gnomon.train.batches import endless, move
 from gnomon.train.checkpoint import Checkpointer
 from gnomon.train.clock import StepClock
 from gnomon.train.config import TrainingConfig
@@ -144,7 +145,7 @@ class Trainer(Component):
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._training_step = in_precision(self.training_step, config.precision, self.device)
         self._validation_step = in_precision(self.validation_step, config.precision, self.device)
-        self._batches = _endless(self.loader, self.device)
+        self._batches = endless(self.loader, self.device)
 
     def train(self, stop: StopAgreement) -> None:
         """Run the steps that are left, and log, evaluate and save as often as the configuration says."""
@@ -257,7 +258,7 @@ class Trainer(Component):
         self.model.eval()
         losses = []
         for _, batch in zip(range(self.config.eval_batches), self._evaluation_batches(), strict=False):
-            losses.append(self._validation_step(_move(batch, self.device)))
+            losses.append(self._validation_step(move(batch, self.device)))
         self.model.train()
         value = self.strategy.all_reduce_mean(torch.stack(losses).mean()).item()
         for tracker in self.trackers:
@@ -301,21 +302,3 @@ class Trainer(Component):
         )
         error.exit_code = _EXIT_CODES.get(signal_name, InterruptedRunError.exit_code)
         raise error
-
-
-def _endless(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    is_empty = False
-    while not is_empty:
-        is_empty = True
-        for batch in loader:
-            is_empty = False
-            yield batch if device.type == "cpu" else _move(batch, device)
-    raise DataError("The loader gave no batch at all. Give more data, or lower the batch.")
-
-
-def _move(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: _move(value, device) for key, value in batch.items()}
-    return type(batch)(_move(value, device) for value in batch)

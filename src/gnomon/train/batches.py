@@ -1,0 +1,31 @@
+"""Batches without end, on the device that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnomon.errors import DataError
+
+
+def endless(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Yield the batches on `device`, over and over; raise DataError if there is none."""
+    while True:
+        batches = iter(loader if device.type == "cpu" else (move(batch, device) for batch in loader))
+        first = next(batches, None)
+        if first is None:
+            raise DataError("The loader gave no batch at all. Give more data, or lower the batch.")
+        yield first
+        yield from batches
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """Return a tensor, or a dict, list or tuple of them, on `device`; a GPU need not have finished copying."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: move(value, device) for key, value in batch.items()}
+    return type(batch)(move(value, device) for value in batch)
