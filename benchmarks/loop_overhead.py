@@ -111,6 +111,8 @@ def measure(rounds: int, num_steps: int) -> dict[str, list[float]]:
         }
         order = list(variants.items())
         for number in range(rounds + 1):
+            if number == 1:
+                gc.freeze()  # what the imports left need not be looked at again
             for label, build in order[number % 3 :] + order[: number % 3]:
                 run = build()
                 gc.collect()
