@@ -9,18 +9,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-RING_BYTES = 64 * 2**20
+RING_BYTES = 48 * 2**20
 MAX_SLOTS = 128
 
 
-def slots(bytes_each: float) -> int:
+def slots(bytes_each: float, most: int = MAX_SLOTS) -> int:
     """Return how many buffers of this size make the ring larger than the last-level cache."""
-    return int(min(MAX_SLOTS, max(2, RING_BYTES // max(1.0, bytes_each))))
+    return int(min(most, max(2, RING_BYTES // max(1.0, bytes_each))))
 
 
-def rotating(make: Callable[[], T], bytes_each: float) -> Callable[[], T]:
+def rotating(make: Callable[[], T], bytes_each: float, most: int = MAX_SLOTS) -> Callable[[], T]:
     """Make enough equal operands and return a function that hands them out in turn."""
-    turn = cycle([make() for _ in range(slots(bytes_each))])
+    turn = cycle([make() for _ in range(slots(bytes_each, most))])
     return lambda: next(turn)
 
 

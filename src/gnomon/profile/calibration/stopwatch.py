@@ -42,7 +42,7 @@ class Stopwatch:
         """Return the median seconds of one call that all ranks must make equally often."""
         once_s = self._start_together(function)
         wanted = min(MAX_REPEATS, max(MIN_COLLECTIVE_REPEATS, self.min_duration_s / once_s))
-        repeats = torch.tensor([wanted], device=self.device)
+        repeats = torch.tensor([wanted], dtype=torch.float32, device=self.device)
         dist.broadcast(repeats, src=0)
         return self._median(group, [self._call_s(function) for _ in range(int(repeats))])
 
