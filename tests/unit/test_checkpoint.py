@@ -236,3 +236,16 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_nothing_else(directory, 
     assert names(directory) == ["step-000001"]
     monkeypatch.undo()
     assert Run(directory).restore() is not None
+
+
+def test_a_full_disk_is_named_when_the_writer_hides_the_cause(directory, monkeypatch):
+    def hide(*args, **kwargs):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    run = Run(directory, steps=1)
+    monkeypatch.setattr(tensor_store.FileSystemWriter, "write_data", hide)
+    with pytest.raises(CheckpointError, match=r"could not be written to '.*': RuntimeError"):
+        run.save()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 990, 10))
+    with pytest.raises(CheckpointError, match=r"the disk is full \(RuntimeError.*10 B were free"):
+        run.save()

@@ -19,6 +19,7 @@ from gnomon.train.agreement import on_main_rank
 from gnomon.units import format_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = "the disk is full"
 _MAX_DIFFERENCES = 5
 
 
@@ -112,6 +113,8 @@ class Checkpointer:
         return None
 
     def _explain(self, step: int, problem: str, needed: int, free: int) -> str:
+        if free < needed and not problem.startswith(_DISK_FULL):  # PyTorch's writer may hide the cause behind its own
+            problem = f"{_DISK_FULL} ({problem})"
         previous = self.newest()
         kept = f"'{previous}' is intact; continue from it with resume=true" if previous else "There is no earlier one"
         return (
@@ -185,7 +188,7 @@ def _reason(error: BaseException) -> str:
     causes = [cause for cause, _ in getattr(error, "failures", {}).values()] or [error]
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in _FULL:
-            return f"the disk is full ({cause.strerror})"
+            return f"{_DISK_FULL} ({cause.strerror})"
     text = str(causes[0]).strip().splitlines()
     return f"{type(causes[0]).__name__}: {text[0]}" if text else type(causes[0]).__name__
 
