@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gnomon.errors import ConfigError, LayoutError, PlanError, RunDirectoryError, SpecError
+from gnomon.errors import ConfigError, LayoutError, RunDirectoryError, SpecError
 from gnomon.pipeline.steps import Calibrate, Compare, Plan, Profile, Report, Train
 from gnomon.plan.estimate import Estimate
 from gnomon.report.comparison import Comparison
@@ -117,7 +117,7 @@ def test_a_step_that_comes_too_early_says_what_is_missing(jobs, step, words):
         step().execute()
 
 
-def test_without_a_model_the_largest_that_fits_is_taken(jobs):
+def test_without_a_model_the_largest_that_fits_is_taken(jobs, capsys):
     def parameters(budget_s):
         Calibrate(f"run-{budget_s}").execute()
         step = Plan(f"run-{budget_s}", WORKLOAD, num_steps=100, train_budget_s=budget_s)
@@ -127,8 +127,9 @@ def test_without_a_model_the_largest_that_fits_is_taken(jobs):
 
     assert parameters(100.0) > parameters(3.0)
     Calibrate("run").execute()
-    with pytest.raises(PlanError, match="Not even"):
-        Plan("run", WORKLOAD, num_steps=100, train_budget_s=1e-6).execute()
+    smallest = Plan("run", WORKLOAD, num_steps=100, train_budget_s=1e-6).execute()
+    assert smallest.model.name == "gpt-2x128"
+    assert "Even gpt-2x128, the smallest model, needs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

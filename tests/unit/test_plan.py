@@ -169,8 +169,12 @@ def test_sizing_takes_the_largest_model_within_the_budget():
     model, estimate = fit_model(cluster, Layout(), workload, num_steps=100, budget_s=budget)
     assert model == gpt_ladder(64)[5]
     assert estimate.step_time_s == ladder[5]
-    with pytest.raises(PlanError, match="Not even gpt-2x128"):
-        fit_model(cluster, Layout(), workload, num_steps=100, budget_s=100 * ladder[0] / 2)
+    smallest, estimate = fit_model(cluster, Layout(), workload, num_steps=100, budget_s=100 * ladder[0] / 2)
+    assert smallest == gpt_ladder(64)[0]
+    assert estimate.step_time_s * 100 > 100 * ladder[0] / 2  # longer than asked, and the estimate says so
+    small = constant_cluster(accelerator=AcceleratorSpec(name="small", memory_bytes=1e6))
+    with pytest.raises(PlanError, match="Not even gpt-2x128 fits"):
+        fit_model(small, Layout(), workload, num_steps=100, budget_s=1e9)
 
 
 def test_cases_are_frozen():

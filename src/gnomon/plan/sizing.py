@@ -6,7 +6,7 @@ from gnomon.errors import PlanError
 from gnomon.plan.estimate import Estimate
 from gnomon.plan.planner import plan
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
-from gnomon.units import format_bytes, format_seconds
+from gnomon.units import format_bytes
 
 HEAD_DIM = 64
 # (layers, heads): width grows about as fast as depth, the shape that GPT-2 and GPT-3 keep over their sizes
@@ -38,21 +38,19 @@ def fit_model(
 ) -> tuple[ModelSpec, Estimate]:
     """Return the largest model of the ladder whose `num_steps` steps fit the budget and the memory, with its estimate.
 
-    Raises PlanError when not even the smallest does.
+    The smallest is returned even when it takes longer, as its estimate shows. Raises PlanError when the memory does
+    not hold it.
     """
-    best: tuple[ModelSpec, Estimate] | None = None
-    smallest: Estimate | None = None
-    for model in gpt_ladder(workload.seq_len):
+    smallest, *larger = gpt_ladder(workload.seq_len)
+    best = (smallest, plan(smallest, cluster, layout, workload))
+    if best[1].fits is False:
+        raise PlanError(
+            f"Not even {smallest.name} fits '{cluster.name}': it needs "
+            f"{format_bytes(best[1].memory.total_bytes)} per rank. Set a smaller micro_batch or seq_len."
+        )
+    for model in larger:
         estimate = plan(model, cluster, layout, workload)
-        smallest = smallest or estimate
         if estimate.step_time_s * num_steps > budget_s or estimate.fits is False:
             break
         best = (model, estimate)
-    if best is None:
-        assert smallest is not None
-        raise PlanError(
-            f"Not even {smallest.model.name} trains {num_steps} steps within {format_seconds(budget_s)} on "
-            f"'{cluster.name}': it needs {format_seconds(smallest.step_time_s * num_steps)} and "
-            f"{format_bytes(smallest.memory.total_bytes)} per rank. Set fewer steps or a smaller batch."
-        )
     return best

@@ -19,7 +19,7 @@ from gnomon.spec import AcceleratorSpec, Efficiency, HardwareProfile, NetworkTie
 from gnomon.spec.catalog import find_accelerator
 
 BENCHMARKS_PER_SHARE = 500
-TIMED_SHARE = 0.4  # of the budget; starting processes and making operands take the rest
+TIMED_SHARE = 0.65  # of the budget; starting processes and making operands take the rest
 MIN_BUDGET_S = 20.0
 
 

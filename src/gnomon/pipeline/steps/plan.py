@@ -10,6 +10,7 @@ from gnomon.pipeline.run import open_run, refuse_existing, require
 from gnomon.plan.estimate import Estimate
 from gnomon.spec import ClusterSpec, HardwareProfile, Layout, ModelSpec, Workload
 from gnomon.spec.resolve import resolve_model
+from gnomon.units import format_seconds
 
 
 class Plan(Component):
@@ -48,7 +49,17 @@ class Plan(Component):
         estimate = self._estimate(profile.cluster(self.layout.num_ranks))
         estimate.save(run.estimate)
         Console().print(render_estimate(estimate))
+        self._warn_if_slow(estimate)
         return estimate
+
+    def _warn_if_slow(self, estimate: Estimate) -> None:
+        needed_s = estimate.step_time_s * self.num_steps
+        if self.model is None and needed_s > self.train_budget_s:
+            print(
+                f"Even {estimate.model.name}, the smallest model, needs {format_seconds(needed_s)} for "
+                f"{self.num_steps} steps, more than train_budget_s={self.train_budget_s:g}. It is trained all the same; "
+                "set a smaller num_steps to make it shorter."
+            )
 
     def _estimate(self, cluster: ClusterSpec) -> Estimate:
         from gnomon.plan.planner import plan
