@@ -179,13 +179,13 @@ def render(profile: HardwareProfile, results: list[tuple[Case, Estimate, Measure
     """Return the Markdown page."""
     errors = [_errors(estimate, measurement) for _, estimate, measurement in results]
     time, memory, tensors = ([abs(e[i]) for e in errors] for i in range(3))
-    environment = describe_environment()
     lines = [
         "# Predicted against measured",
         "",
-        f"{profile.accelerator.name}, {environment.get('cores', '?')} cores; "
+        f"{profile.accelerator.name}, {profile.versions.get('cores', '?')} cores; "
         + ", ".join(f"{name} {version}" for name, version in profile.versions.items() if name != "cores")
-        + f". Calibrated {profile.created} in {profile.duration_s:.0f} s; no configuration below took part in that.",
+        + ".",
+        f"Calibrated {profile.created} in {profile.duration_s:.0f} s; no configuration below took part in that.",
         "",
         "Command: `python benchmarks/loop.py`. Step time is the median of the steady steps; memory is the resident",
         "peak of a rank; tensors is its peak without framework and allocator.",

@@ -57,8 +57,8 @@ class Plan(Component):
         if self.model is None and needed_s > self.train_budget_s:
             print(
                 f"Even {estimate.model.name}, the smallest model, needs {format_seconds(needed_s)} for "
-                f"{self.num_steps} steps, more than train_budget_s={self.train_budget_s:g}. It is trained all the same; "
-                "set a smaller num_steps to make it shorter."
+                f"{self.num_steps} steps, more than train_budget_s={self.train_budget_s:g}. "
+                "It is trained all the same; set a smaller num_steps to make it shorter."
             )
 
     def _estimate(self, cluster: ClusterSpec) -> Estimate:
