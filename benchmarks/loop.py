@@ -114,8 +114,7 @@ def _profile(work: Path, device: str) -> HardwareProfile:
     path = work / "hardware.yaml"
     if path.is_file():
         return HardwareProfile.load(path)
-    ranks = (1,) if device == "cuda" else (1, 2)
-    profile = calibrate(ranks=ranks, device=device, budget_s=90.0)
+    profile = calibrate(device=device, budget_s=90.0)
     profile.save(path)
     return profile
 

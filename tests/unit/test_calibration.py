@@ -128,3 +128,11 @@ def test_a_known_device_takes_its_peaks_from_the_catalog():
     accelerator = calibrate_module._accelerator(result, efficiency)
     assert math.isclose(accelerator.peak_flops["bf16"], 989e12, rel_tol=0.01)
     assert accelerator.memory_bytes == 1.4e11
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "ranks"), [("auto", 0, (1, 2)), ("auto", 1, (1,)), ("cpu", 1, (1, 2)), ("cuda", 8, (1, 2))]
+)
+def test_ranks_follow_the_devices(device, found, ranks, monkeypatch):
+    monkeypatch.setattr(calibrate_module, "gpus", lambda: [{"name": "fake"}] * found)
+    assert calibrate_module.default_ranks(device) == ranks

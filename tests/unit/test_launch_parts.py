@@ -225,3 +225,9 @@ def test_a_privileged_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("socket.socket.bind", refuse)
     with pytest.raises(LaunchError, match="administrator"):
         run_ranks(RankJob(module="m", arguments=(), log_dir=tmp_path, ranks=2, port=80))
+
+
+@pytest.mark.parametrize("port", [0, -1, 70000, "ssh", 1.5])
+def test_what_is_not_a_port_is_named(port, tmp_path):
+    with pytest.raises(LaunchError, match="is not a port"):
+        run_ranks(RankJob(module="this", arguments=(), log_dir=tmp_path / "logs", ranks=2, port=port))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    ranks: Annotated[str, typer.Option("--ranks", help="Numbers of ranks to measure with.")] = "1,2",
+    ranks: Annotated[
+        str | None, typer.Option("--ranks", help="Numbers of ranks to measure with, as in 1,2. Default: by device.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     budget_s: Annotated[float, typer.Option("--budget", help="Seconds to spend, about.")] = 90.0,
     output: Annotated[Path, typer.Option("--output", "-o", help="YAML file to write.")] = Path("hardware.yaml"),
@@ -26,7 +28,7 @@ def command(
     """Measure what this machine achieves, and write it as a hardware profile for `gnomon plan`."""
     from gnomon.profile.calibrate import calibrate
 
-    counts = _numbers(ranks)
+    counts = None if ranks is None else _numbers(ranks)
     with stdout_to_stderr():
         profile = calibrate(ranks=counts, device=device, budget_s=budget_s)
     written = profile.save(free_path(output, force))

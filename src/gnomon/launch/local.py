@@ -115,8 +115,8 @@ def _check(job: RankJob) -> None:
 
 def _check_port(port: int) -> None:
     """Raise PortInUseError or LaunchError unless this process could listen on `port` itself."""
-    if not 0 < port < 2**16:
-        raise LaunchError(f"port={port} is not a port. Choose one from 1024 to 65535, or port=null for a free one.")
+    if not isinstance(port, int) or not 0 < port < 2**16:
+        raise LaunchError(f"port={port!r} is not a port. Choose one from 1024 to 65535, or port=null for a free one.")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from gnomon.errors import CalibrationError
 from gnomon.launch.local import RankJob, run_ranks
+from gnomon.runtime.versions import gpus
 from gnomon.spec import AcceleratorSpec, Efficiency, HardwareProfile, NetworkTier
 from gnomon.spec.catalog import find_accelerator
 
@@ -23,11 +24,13 @@ TIMED_SHARE = 0.65  # of the budget; starting processes and making operands take
 MIN_BUDGET_S = 20.0
 
 
-def calibrate(ranks: Sequence[int] = (1, 2), device: str = "auto", budget_s: float = 90.0) -> HardwareProfile:
+def calibrate(ranks: Sequence[int] | None = None, device: str = "auto", budget_s: float = 90.0) -> HardwareProfile:
     """Measure the machine with each number of ranks on it, within about `budget_s` seconds.
 
+    Without `ranks`: one rank and two, or one alone on a machine with a single GPU.
     Raises CalibrationError for an empty or impossible list of ranks or a budget that is too short to mean anything.
     """
+    ranks = default_ranks(device) if ranks is None else ranks
     _check(ranks, budget_s)
     began = time.monotonic()
     results = {count: _measure_share(count, device, budget_s / len(ranks)) for count in sorted(set(ranks))}
@@ -44,6 +47,12 @@ def calibrate(ranks: Sequence[int] = (1, 2), device: str = "auto", budget_s: flo
         spread={f"{group}, {count} rank(s)": s for count, r in results.items() for group, s in r["spread"].items()},
         versions=_versions(),
     )
+
+
+def default_ranks(device: str) -> tuple[int, ...]:
+    """Return the numbers of ranks that the machine has devices for, up to two."""
+    found = 0 if device == "cpu" else len(gpus())
+    return (1,) if found == 1 else (1, 2)
 
 
 def _check(ranks: Sequence[int], budget_s: float) -> None:

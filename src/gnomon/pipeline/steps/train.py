@@ -19,11 +19,13 @@ class Train(Component):
     """Trains the model of an estimate, with its layout and workload, on the ranks of this machine.
 
     `training` holds the other settings of `GPTTrainingConfig`, such as num_steps and learning_rate; they are
-    checked at once, so that a mistake does not show only after the steps before.
+    checked at once, so that a mistake does not show only after the steps before. `port` is where several ranks meet;
+    None: a free one.
     """
 
-    def __init__(self, run_dir: str, training: Mapping[str, Any]) -> None:
+    def __init__(self, run_dir: str, training: Mapping[str, Any], port: int | None = None) -> None:
         self.run_dir = run_dir
+        self.port = port
         self.training = dict(training)
         _check_settings(self.training, run_dir)
 
@@ -45,9 +47,8 @@ class Train(Component):
         settings = {**self.training, **_planned_settings(estimate), "run_dir": self.run_dir}
         checked = GPTTrainingConfig.from_mapping(settings, "training")
         path = checked.save(run.path / "training.json")
-        run_ranks(
-            RankJob(module=WORKER, arguments=(str(path),), log_dir=run.logs, ranks=checked.layout.num_ranks),
-        )
+        ranks = checked.layout.num_ranks
+        run_ranks(RankJob(module=WORKER, arguments=(str(path),), log_dir=run.logs, ranks=ranks, port=self.port))
         return run
 
 
