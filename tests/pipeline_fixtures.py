@@ -6,7 +6,7 @@ from plan_fixtures import constant_cluster
 
 def constant_profile() -> HardwareProfile:
     """Return a hardware profile with which one and two ranks can be planned."""
-    curve = CollectiveCurve(latency_s=1e-5, bandwidth=SizeCurve.constant(1e9))
+    curve = CollectiveCurve(ranks=2, latency_s=1e-5, bandwidth=SizeCurve.constant(1e9))
     cluster = constant_cluster(collectives={"all_reduce": curve})
     return HardwareProfile(
         created="2026-01-02T03:04:05+00:00",

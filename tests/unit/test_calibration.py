@@ -135,4 +135,10 @@ def test_a_known_device_takes_its_peaks_from_the_catalog():
 )
 def test_ranks_follow_the_devices(device, found, ranks, monkeypatch):
     monkeypatch.setattr(calibrate_module, "gpus", lambda: [{"name": "fake"}] * found)
+    monkeypatch.setattr(calibrate_module, "cuda_devices", lambda: found)
     assert calibrate_module.default_ranks(device) == ranks
+
+
+def test_pytorch_is_asked_how_many_gpus_it_can_use(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert calibrate_module.cuda_devices() == 0

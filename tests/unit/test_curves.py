@@ -88,7 +88,7 @@ def test_constant_grid_curve():
 
 
 def test_collective_is_latency_plus_bytes_over_bandwidth():
-    curve = CollectiveCurve(latency_s=1e-5, bandwidth=SizeCurve.constant(1e9))
+    curve = CollectiveCurve(ranks=2, latency_s=1e-5, bandwidth=SizeCurve.constant(1e9))
     assert curve.time_s([0, 1e6]) == pytest.approx([0.0, 1e-5 + 1e-3])
 
 

@@ -30,7 +30,9 @@ def jobs(tmp_path, monkeypatch):
         settings = GPTTrainingConfig.load(job.arguments[0])
         rows = [{"step": step, "tokens": step, "loss": 5 / step, "lr": 0.1, "grad_norm": 1.0, "step_time_s": 0.1,
                  "tokens_per_s": 1.0, "mfu": None} for step in range(1, settings.num_steps + 1)]  # fmt: skip
-        RunDirectory(settings.run_dir).keep_metrics(rows)
+        run = RunDirectory(settings.run_dir)
+        run.keep_metrics(rows)
+        settings.save(run.path / "training.json")
 
     def fake_measure(run):
         settings = GPTTrainingConfig.load(run.path / "training.json")

@@ -103,7 +103,7 @@ def test_the_last_bucket_is_never_hidden():
 
 
 def test_communication_of_two_ranks_over_a_measured_collective():
-    curve = CollectiveCurve(latency_s=1e-3, bandwidth=SizeCurve.constant(1e9))
+    curve = CollectiveCurve(ranks=2, latency_s=1e-3, bandwidth=SizeCurve.constant(1e9))
     cluster = constant_cluster(collectives={"all_reduce": curve})
     estimate = plan(TINY, cluster, Layout(dp=2), Workload(seq_len=64, global_batch=4, micro_batch=2))
     size = 4 * count_parameters(TINY).total
@@ -181,3 +181,22 @@ def test_cases_are_frozen():
     cases = Cases.build(TINY, 1, seq_len=8, micro_batch=1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         cases.precision = "bf16"
+
+
+def test_a_measured_collective_speaks_only_for_its_own_number_of_ranks():
+    curve = CollectiveCurve(ranks=2, latency_s=1.0, bandwidth=SizeCurve.constant(1e9))
+    estimate = plan(
+        TINY,
+        constant_cluster(collectives={"all_reduce": curve}),
+        Layout(dp=4),
+        Workload(seq_len=64, global_batch=8, micro_batch=2),
+    )
+    assert estimate.time.communication_s < 1.0
+    assert estimate.sources["communication_s"] == "ring over link"
+
+
+def test_a_window_shorter_than_the_sequence_is_refused():
+    windowed = TINY.model_copy(update={"sliding_window": 32, "num_sliding_window_layers": 2})
+    plan(windowed, constant_cluster(), Layout(), Workload(seq_len=32, global_batch=4))
+    with pytest.raises(PlanError, match="Set seq_len <= 32"):
+        plan(windowed, constant_cluster(), Layout(), Workload(seq_len=33, global_batch=4))

@@ -6,6 +6,7 @@ import os
 import signal
 import statistics
 import time
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +15,20 @@ import torch
 from torch import nn
 
 from gnomon.errors import (
+    CheckpointError,
     ConfigError,
     DataError,
     InterruptedRunError,
     LayoutError,
     RunDirectoryError,
     SpecError,
+    TrackerWarning,
     TrainingError,
 )
 from gnomon.runtime.run_directory import RunDirectory
-from gnomon.train.config import TrainingConfig
+from gnomon.track.base import Tracker
+from gnomon.train.batches import move
+from gnomon.train.config import GPTTrainingConfig, TrainingConfig
 from gnomon.train.gpt_trainer import GPTTrainer
 from gnomon.train.optimizer import create_adamw
 from gnomon.train.trainer import Trainer
@@ -273,3 +278,43 @@ def test_step_time_leaves_out_evaluation_and_checkpoints(tmp_path):
     config = line_config(tmp_path / "run", num_steps=4, log_every=1, eval_every=1, checkpoint_every=1)
     rows = SlowlySaved(config).execute().read_metrics()
     assert statistics.median(row["step_time_s"] for row in rows if "loss" in row) < 0.1
+
+
+def test_settings_that_do_not_fit_the_checkpoint_leave_those_of_the_run(tmp_path):
+    run = GPTTrainer(tiny_config(tmp_path / "run", checkpoint_every=2)).execute()
+    before = (run.path / "training.json").read_bytes()
+    with pytest.raises(CheckpointError, match="seed was"):
+        GPTTrainer(tiny_config(run.path, checkpoint_every=2, resume=True, seed=99)).execute()
+    assert (run.path / "training.json").read_bytes() == before
+
+
+def test_a_tracker_that_fails_is_a_warning_and_the_run_goes_on(tmp_path):
+    class Broken(Tracker):
+        def log(self, row):
+            raise OSError("gone")
+
+        def close(self):
+            raise SystemExit(1)
+
+    class TrackedTrainer(LineTrainer):
+        def create_trackers(self, run):
+            return [Broken(), *super().create_trackers(run)]
+
+    with pytest.warns(TrackerWarning, match="A tracker failed"):
+        run = TrackedTrainer(line_config(tmp_path / "run", log_every=3)).execute()
+    assert [row["step"] for row in run.read_metrics()] == [3, 6, 9, 12]
+
+
+def test_a_full_attention_mask_is_refused_because_the_model_is_causal(tmp_path):
+    workload = {"seq_len": 16, "global_batch": 4, "attention_mask": "full"}
+    with pytest.raises(SpecError, match="attention is causal"):
+        GPTTrainingConfig.from_mapping({**tiny_config(tmp_path / "run").to_mapping(), "workload": workload})
+
+
+def test_moving_a_batch_keeps_its_kind_and_what_is_not_a_tensor():
+    Pair = namedtuple("Pair", "x y")
+    moved = move({"pair": Pair(torch.ones(1), 3), "name": "a", "list": [torch.zeros(2)]}, torch.device("cpu"))
+    assert isinstance(moved["pair"], Pair)
+    assert moved["pair"].y == 3
+    assert moved["name"] == "a"
+    assert moved["list"][0].shape == (2,)

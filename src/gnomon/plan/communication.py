@@ -28,7 +28,7 @@ def all_reduce_s(cluster: ClusterSpec, size_bytes: ArrayLike, ranks: int) -> tup
     if ranks == 1:
         return np.zeros_like(np.asarray(size_bytes, dtype=np.float64)), "one rank: nothing to reduce"
     measured = cluster.efficiency.collectives.get("all_reduce") if cluster.efficiency else None
-    if measured is not None:
+    if measured is not None and measured.ranks == ranks:
         return measured.time_s(size_bytes), "measured all-reduce by size"
     tier = cluster.tier_for(ranks)
     if tier is None:

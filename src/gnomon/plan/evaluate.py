@@ -64,8 +64,9 @@ def evaluate(cases: Cases, cluster: ClusterSpec) -> Evaluation:
     backward = total([p.device_s + p.launch_s for p in priced if p.operator.phase == "backward"])
     collective, exposed, source = _gradient_reduction(cases, cluster, backward / cases.accumulation)
     terms["communication_s"] = exposed
-    terms["data_s"] = _data_s(cases, efficiency)
-    terms["idle_s"] = _idle_s(priced, efficiency, cases)
+    data_s = _data_s(cases, efficiency)
+    terms["data_s"] = np.zeros_like(data_s) if efficiency.asynchronous else data_s
+    terms["idle_s"] = _idle_s(priced, efficiency, cases, data_s)
     memory = training_memory(cases)
     causal_flops = model_flops_per_step(
         cases.model, cases.tokens * cases.accumulation * cases.dp, cases.seq_len, cases.causal
@@ -103,14 +104,17 @@ def _price(operator: Operator, efficiency: Efficiency, precision: str) -> Priced
     )
 
 
-def _idle_s(priced: list[PricedOperator], efficiency: Efficiency, cases: Cases) -> Array:
-    """Return the launch time that shows: all of it on a synchronous device, else what outlasts the device's work."""
+def _idle_s(priced: list[PricedOperator], efficiency: Efficiency, cases: Cases, data_s: Array) -> Array:
+    """Return the launch time that shows: all of it on a synchronous device.
+
+    Else what the host, which also makes the batches, needs longer than the device.
+    """
     host = total([item.launch_s for item in priced])
     host = host + efficiency.dispatch_optimizer_s * num_parameter_tensors(cases.model)
     if not efficiency.asynchronous:
         return host
     device = total([item.device_s for item in priced])
-    return np.maximum(host - device, 0.0)
+    return np.maximum(host + data_s - device, 0.0)
 
 
 def num_parameter_tensors(model: ModelSpec) -> int:

@@ -57,8 +57,9 @@ def layer_activations_bytes(cases: Cases) -> Array:
     activation are in the compute dtype (`c` bytes).
     """
     model, tokens, c = cases.model, cases.tokens, cases.compute_bytes
-    residual = 2.0 * FP32_BYTES * model.hidden_size
-    normalised = 2.0 * c * model.hidden_size
+    norms = float(model.num_norms_per_layer)
+    residual = norms * FP32_BYTES * model.hidden_size
+    normalised = norms * c * model.hidden_size
     qkv = float(model.query_size + 2 * model.kv_size) * c
     attention = float(model.query_size) * c + FP32_BYTES * model.num_heads
     gated = 3.0 if model.gated_mlp else 1.0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gnomon.plan.flops import attention_flops, layer_matmuls, matmul_flops
-from gnomon.plan.traffic import COMPUTE_BYTES, FP32_BYTES, TRAFFIC
+from gnomon.plan.traffic import COMPUTE_BYTES, TRAFFIC
 from gnomon.spec import ModelSpec
 
 Array = NDArray[np.float64]
@@ -135,7 +135,7 @@ def _layer(cases: Cases) -> Iterator[Operator]:
     for name, (n, k) in layer_matmuls(model).items():
         yield from _linear(cases, name, "matmul_s", passes, n, k)
     yield from _attention(cases, passes)
-    yield from _both(cases, "normalisation", model.norm, passes * 2, hidden)
+    yield from _both(cases, "normalisation", model.norm, passes * model.num_norms_per_layer, hidden)
     if model.qk_norm:
         width = float(model.query_size + model.kv_size)
         yield from _both(cases, "query and key normalisation", model.norm, passes, tokens * width)
@@ -278,8 +278,3 @@ def _memory(
         point=(traffic,),
         launches=launches,
     )
-
-
-def weight_bytes(cases: Cases) -> float:
-    """Return the bytes of the fp32 weights."""
-    return float(cases.num_parameters * FP32_BYTES)

@@ -27,6 +27,7 @@ def plan(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workl
         fused_rmsnorm=cluster.accelerator.kind != "cpu",
     )
     check_sequence(model, workload)
+    check_window(model, workload)
     return _estimate(evaluate(cases, cluster), model, cluster, layout, workload)
 
 
@@ -46,6 +47,15 @@ def check_sequence(model: ModelSpec, workload: Workload) -> None:
         raise PlanError(
             f"seq_len={workload.seq_len} exceeds the {model.max_seq_len} learned positions of '{model.name}'. "
             f"Set seq_len <= {model.max_seq_len} or the model's max_seq_len higher."
+        )
+
+
+def check_window(model: ModelSpec, workload: Workload) -> None:
+    """Raise PlanError when a sliding window is shorter than the sequence, which the attention time does not cover."""
+    if model.num_sliding_window_layers and model.sliding_window and workload.seq_len > model.sliding_window:
+        raise PlanError(
+            f"Model '{model.name}' has sliding-window layers of {model.sliding_window} tokens and "
+            f"seq_len={workload.seq_len}; only full attention is priced. Set seq_len <= {model.sliding_window}."
         )
 
 
@@ -97,7 +107,7 @@ def _estimate(
         fits=None if capacity is None else bool(total_memory <= capacity),
         operators=_operator_estimates(result),
         sources=_sources(result, cluster, workload, layout),
-        assumptions=_assumptions(cluster, workload),
+        assumptions=_assumptions(model, cluster, layout, workload),
     )
 
 
@@ -153,7 +163,7 @@ def _sources(result: Evaluation, cluster: ClusterSpec, workload: Workload, layou
     }
 
 
-def _assumptions(cluster: ClusterSpec, workload: Workload) -> tuple[str, ...]:
+def _assumptions(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workload) -> tuple[str, ...]:
     efficiency = cluster.efficiency
     assert efficiency is not None
     lines = [
@@ -166,4 +176,10 @@ def _assumptions(cluster: ClusterSpec, workload: Workload) -> tuple[str, ...]:
     lines.append(
         "launches hide behind the device's work" if efficiency.asynchronous else "each operator waits for its launch"
     )
+    if layout.dp > 1:
+        lines.append(f"{efficiency.communication_overlap:.0%} of the gradient reduction hides behind backward")
+    if not efficiency.framework_bytes:
+        lines.append("memory of framework, libraries and allocator is unknown for this hardware and counted as 0")
+    if model.num_mtp_layers:
+        lines.append("multi-token-prediction modules are not priced")
     return tuple(lines)

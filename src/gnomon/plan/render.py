@@ -21,8 +21,8 @@ _TERM_SOURCES = {
     "elementwise_s": "bytes / achieved bandwidth by size",
     "embedding_head_s": "both of the above",
     "optimizer_s": "28 bytes per parameter, and 12 to clip",
-    "data_s": "bytes / measured loader rate",
-    "idle_s": "launches x dispatch time",
+    "data_s": "bytes / loader rate, where that was measured",
+    "idle_s": "launches x dispatch time that nothing hides",
 }
 _MEMORY_SOURCES = {
     "weights_bytes": "4 bytes per parameter",
@@ -30,7 +30,7 @@ _MEMORY_SOURCES = {
     "optimizer_bytes": "two moments, 8 bytes per parameter",
     "activations_bytes": "what autograd keeps, less the gradients' room",
     "communication_bytes": "gradients are views of the buckets",
-    "framework_bytes": "measured process, and allocator reserve",
+    "framework_bytes": "process and allocator reserve, where measured",
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -51,8 +53,15 @@ def calibrate(ranks: Sequence[int] | None = None, device: str = "auto", budget_s
 
 def default_ranks(device: str) -> tuple[int, ...]:
     """Return the numbers of ranks that the machine has devices for, up to two."""
-    found = 0 if device == "cpu" else len(gpus())
+    found = cuda_devices() if device == "cuda" or (device == "auto" and gpus()) else 0
     return (1,) if found == 1 else (1, 2)
+
+
+def cuda_devices() -> int:
+    """Return how many GPUs PyTorch can use; it is asked in another process, because this one does not import it."""
+    question = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
+    return int(answer.stdout) if answer.returncode == 0 else 0
 
 
 def _check(ranks: Sequence[int], budget_s: float) -> None:

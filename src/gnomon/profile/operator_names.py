@@ -4,7 +4,6 @@ from __future__ import annotations
 
 GENERIC_TERM = "elementwise_s"
 
-SCOPE_PREFIX = "gnomon::"
 STEP_SCOPE = "gnomon::step"
 DATA_SCOPE = "gnomon::data"
 EMBEDDING_SCOPE = "gnomon::embedding"

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from gnomon.spec._noun import FrozenMap, Noun
 
@@ -87,8 +87,9 @@ def _locate(axis: tuple[float, ...], point: Array) -> tuple[NDArray[np.intp], ND
 
 
 class CollectiveCurve(Noun):
-    """Time of one collective: `latency_s + bytes / bandwidth(bytes)`, with bytes per rank as the API takes them."""
+    """Time of one collective over `ranks` ranks: `latency_s + bytes / bandwidth(bytes)`, bytes as passed to the API."""
 
+    ranks: PositiveInt
     latency_s: NonNegativeFloat
     bandwidth: SizeCurve
 

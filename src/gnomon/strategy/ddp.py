@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,8 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from gnomon.errors import LaunchError
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.strategy.base import Strategy, T
-
-BUCKET_MEGABYTES = 25  # mebibytes, PyTorch's own default: large enough for bandwidth, small enough to overlap
 
 
 class DDPStrategy(Strategy):
@@ -61,7 +60,6 @@ class DDPStrategy(Strategy):
         return DistributedDataParallel(
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            bucket_cap_mb=BUCKET_MEGABYTES,
             gradient_as_bucket_view=True,
         )
 
@@ -96,5 +94,7 @@ class DDPStrategy(Strategy):
     def teardown(self) -> None:
         """Leave the process group if `setup` joined it."""
         if self._has_joined and dist.is_initialized():
-            dist.destroy_process_group()
+            # NCCL leaves together; a rank that failed would wait for the others and never tell its error
+            if self.device.type == "cpu" or sys.exc_info()[0] is None:
+                dist.destroy_process_group()
             self._has_joined = False

@@ -23,9 +23,12 @@ def endless(loader: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """Return a tensor, or a dict, list or tuple of them, on `device`; a GPU need not have finished copying."""
+    """Return a batch with the tensors in its dicts, lists and tuples on `device`; a GPU may still be copying."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):
         return {key: move(value, device) for key, value in batch.items()}
-    return type(batch)(move(value, device) for value in batch)
+    if isinstance(batch, list | tuple):
+        moved = [move(value, device) for value in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
+    return batch

@@ -67,6 +67,11 @@ class GPTTrainingConfig(TrainingConfig):
                 f"model.vocab_size={self.model.vocab_size}, but byte-level text has {VOCAB_SIZE} tokens; "
                 f"set it to {VOCAB_SIZE}"
             )
+        if self.workload.attention_mask != "causal":
+            raise ValueError(
+                f"workload.attention_mask={self.workload.attention_mask}, but this trainer's attention is causal; "
+                "set it to causal"
+            )
         if self.workload.seq_len > self.model.max_seq_len:
             raise ValueError(
                 f"workload.seq_len={self.workload.seq_len} exceeds model.max_seq_len={self.model.max_seq_len}; "

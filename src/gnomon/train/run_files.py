@@ -16,7 +16,7 @@ LOCK_FILE = ".lock"
 
 
 def open_run(config: TrainingConfig) -> tuple[RunDirectory, int]:
-    """Return the run directory of `config`, with its settings in training.json, and an open file that locks it.
+    """Return the run directory of `config` and an open file that locks it.
 
     A directory in which nothing was trained yet (a pipeline makes one in advance) is used as it is. Raises
     RunDirectoryError for one that has results, unless `resume` is set, and for one that another process trains in.
@@ -31,9 +31,12 @@ def open_run(config: TrainingConfig) -> tuple[RunDirectory, int]:
             )
     else:
         run = RunDirectory.create(path, config.to_yaml(), describe_environment())
-    lock = _lock(run)
-    run.write_text(SETTINGS_FILE, config.to_json() + "\n")
-    return run, lock
+    return run, _lock(run)
+
+
+def write_settings(run: RunDirectory, config: TrainingConfig) -> Path:
+    """Write training.json; only once it is certain that these settings belong to the run. Return its path."""
+    return run.write_text(SETTINGS_FILE, config.to_json() + "\n")
 
 
 def _lock(run: RunDirectory) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gnomon.component import Component
-from gnomon.errors import ConfigError, InterruptedRunError, TrainingError
+from gnomon.errors import ConfigError, DataError, InterruptedRunError, TrackerWarning, TrainingError
 from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
@@ -29,7 +31,7 @@ from gnomon.train.clock import StepClock
 from gnomon.train.config import TrainingConfig
 from gnomon.train.optimizer import create_adamw, warmup_cosine
 from gnomon.train.precision import in_precision
-from gnomon.train.run_files import drop_later_rows, open_run
+from gnomon.train.run_files import drop_later_rows, open_run, write_settings
 
 _EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
@@ -116,6 +118,7 @@ class Trainer(Component):
                 )
                 if self.config.resume:
                     self._restore(self._checkpointer, run)
+                on_main_rank(self.strategy, lambda: write_settings(run, self.config))
                 on_main_rank(self.strategy, lambda: self.trackers.extend(self.create_trackers(run)))
                 self.train(StopAgreement(self.strategy, flag, self.step))
             finally:
@@ -157,7 +160,7 @@ class Trainer(Component):
             for every, act in actions:
                 if self.step % every == 0 or self.step == num_steps:
                     act(loss)
-            if stop.reached(self.step):
+            if self.step < num_steps and stop.reached(self.step):
                 self._interrupt(loss, stop.signal_name())
 
     def run_step(self) -> Tensor:
@@ -186,7 +189,7 @@ class Trainer(Component):
     def teardown(self) -> None:
         """Close the trackers and leave the other ranks; harmless when `setup` failed or was never called."""
         for tracker in self.trackers:
-            tracker.close()
+            self._tell(tracker.close)
         self.trackers = []
         if self._is_set_up:
             self.strategy.teardown()
@@ -194,6 +197,14 @@ class Trainer(Component):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @staticmethod
+    def _tell(call: Callable[[], None]) -> None:
+        """Make a call of a tracker; its failure is a warning, because no tracker may stop a run."""
+        try:
+            call()
+        except (Exception, SystemExit) as error:  # rich leaves the program when its terminal has gone
+            warnings.warn(f"A tracker failed: {type(error).__name__}: {error}", TrackerWarning, stacklevel=2)
 
     def create_trackers(self, run: RunDirectory) -> list[Tracker]:
         """Return what takes the rows of the run; called on rank 0 only."""
@@ -236,7 +247,7 @@ class Trainer(Component):
             "mfu": self.mfu(step_time_s),
         }
         for tracker in self.trackers:
-            tracker.log(row)
+            self._tell(partial(tracker.log, row))
 
     def _finite_loss(self, loss: Tensor) -> float:
         """Return the mean loss over the ranks; raise TrainingError, on every rank, if training has diverged."""
@@ -260,9 +271,11 @@ class Trainer(Component):
         for _, batch in zip(range(self.config.eval_batches), self._evaluation_batches(), strict=False):
             losses.append(self._validation_step(move(batch, self.device)))
         self.model.train()
+        if not losses:
+            raise DataError("The evaluation loader gave no batch at all. Give more data, or set eval_every=0.")
         value = self.strategy.all_reduce_mean(torch.stack(losses).mean()).item()
         for tracker in self.trackers:
-            tracker.log({"step": self.step, "eval_loss": value})
+            self._tell(partial(tracker.log, {"step": self.step, "eval_loss": value}))
 
     def _evaluation_batches(self) -> Iterable[Any]:
         batches = self.create_evaluation_loader()

@@ -46,7 +46,7 @@ class Train(Component):
             estimate = Estimate.load(require(run.estimate, self.name))
         settings = {**self.training, **_planned_settings(estimate), "run_dir": self.run_dir}
         checked = GPTTrainingConfig.from_mapping(settings, "training")
-        path = checked.save(run.path / "training.json")
+        path = checked.save(run.logs / "training.json")  # the ranks put it in the run once they have accepted it
         ranks = checked.layout.num_ranks
         run_ranks(RankJob(module=WORKER, arguments=(str(path),), log_dir=run.logs, ranks=ranks, port=self.port))
         return run

@@ -43,9 +43,11 @@ def _matmul_functions(
     m: int, n: int, k: int, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Callable[[], Tensor]]:
     """Return y = x W^T and both gradients; x was just produced in forward and long ago in backward."""
-    x, weight, gradient = (torch.ones(shape, dtype=dtype, device=device) for shape in ((m, k), (n, k), (m, n)))
-    weights = rotating(lambda: torch.ones_like(weight), weight.nbytes)
-    saved = rotating(lambda: torch.ones_like(x), x.nbytes)
+    # equal numbers switch fewer transistors: a GPU at its power limit would clock higher than on real data
+    fill = torch.randn if device.type == "cuda" else torch.ones
+    x, weight, gradient = (fill(shape, dtype=dtype, device=device) for shape in ((m, k), (n, k), (m, n)))
+    weights = rotating(lambda: fill((n, k), dtype=dtype, device=device), weight.nbytes)
+    saved = rotating(lambda: fill((m, k), dtype=dtype, device=device), x.nbytes)
     return {
         "forward": keeping(lambda: F.linear(x, weights()), gradient.nbytes),
         "grad_input": lambda: gradient @ weights(),

@@ -136,8 +136,8 @@ def _rope(elements: int, dtype: torch.dtype, device: torch.device) -> Differenti
     length = max(1, min(256, elements // (head_dim * heads)))
     batch = max(1, elements // (head_dim * heads * length))
     x = torch.randn(batch, length, heads, head_dim, device=device).to(dtype).requires_grad_()
-    angles = torch.rand(length, head_dim // 2, device=device)
-    return lambda: rotate(x, angles.cos(), angles.sin()), (x,)
+    cosine, sine = torch.rand(2, length, head_dim // 2, device=device)
+    return lambda: rotate(x, cosine, sine), (x,)
 
 
 def _embedding(elements: int, dtype: torch.dtype, device: torch.device) -> Differentiable:

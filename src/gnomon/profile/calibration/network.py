@@ -30,7 +30,9 @@ def _curve(watch: Stopwatch, name: str) -> CollectiveCurve:
     rates = tuple(
         size / max(elapsed - latency_s, 0.25 * elapsed) for size, elapsed in zip(sizes, times[1:], strict=True)
     )
-    return CollectiveCurve(latency_s=latency_s, bandwidth=SizeCurve(size=tuple(map(float, sizes)), rate=rates))
+    return CollectiveCurve(
+        ranks=dist.get_world_size(), latency_s=latency_s, bandwidth=SizeCurve(size=tuple(map(float, sizes)), rate=rates)
+    )
 
 
 def _collective(name: str, size_bytes: int, device: torch.device) -> Callable[[], object]:
@@ -47,7 +49,7 @@ def _collective(name: str, size_bytes: int, device: torch.device) -> Callable[[]
 def communication_overlap(watch: Stopwatch) -> float:
     """Return the share of an all-reduce that hides behind matrix products running at the same time (0 to 1)."""
     message = torch.ones(OVERLAP_BYTES // 4, device=watch.device)
-    alone_s = watch.time_s("overlap", lambda: dist.all_reduce(message))
+    alone_s = watch.collective_time_s("overlap", lambda: dist.all_reduce(message))
     x = torch.randn(1024, 512, device=watch.device)
     weight = torch.randn(512, 512, device=watch.device)
     one_s = watch.time_s("overlap", lambda: x @ weight)

@@ -13,7 +13,9 @@ import torch.distributed as dist
 MIN_REPEATS = 5
 MIN_REPEATS_OF_LONG_CALLS = 3
 LONG_CALL_S = 0.05
-CALLS_IN_FLIGHT = 8  # on CUDA, so that the launch of one call hides behind the kernel of another
+MAX_QUEUED_CALLS = 8
+SHORT_CALL_S = 1e-3
+SLEEP_CYCLES = 8_000_000  # some milliseconds of a GPU's clock, longer than the host needs to queue the calls
 MIN_COLLECTIVE_REPEATS = 20
 MAX_REPEATS = 200
 
@@ -29,6 +31,7 @@ class Stopwatch:
     device: torch.device
     min_duration_s: float = 0.02
     spreads: dict[str, list[float]] = field(default_factory=dict)
+    _queued: int = 1
 
     def time_s(self, group: str, function: Callable[[], object]) -> float:
         """Return the median seconds of one call."""
@@ -42,16 +45,20 @@ class Stopwatch:
     def collective_time_s(self, group: str, function: Callable[[], object]) -> float:
         """Return the median seconds of one call that all ranks must make equally often."""
         once_s = self._start_together(function)
+        self._queued = 1  # ranks that queued different numbers would wait for each other forever
         wanted = min(MAX_REPEATS, max(MIN_COLLECTIVE_REPEATS, self.min_duration_s / once_s))
         repeats = torch.tensor([wanted], dtype=torch.float32, device=self.device)
         dist.broadcast(repeats, src=0)
         return self._median(group, [self._call_s(function) for _ in range(int(repeats))])
 
     def _start_together(self, function: Callable[[], object]) -> float:
+        """Warm up and return the seconds of one call; must run equally often on all ranks, as every caller does."""
         function()
         if dist.is_initialized():
             dist.barrier()
-        return self._call_s(function)
+        once_s = self._call_s(function)
+        self._queued = MAX_QUEUED_CALLS if once_s < SHORT_CALL_S else 1
+        return once_s
 
     def _median(self, group: str, samples: list[float]) -> float:
         low, median, high = np.quantile(samples, (0.1, 0.5, 0.9))
@@ -64,13 +71,19 @@ class Stopwatch:
 
     def _call_s(self, function: Callable[[], object]) -> float:
         if self.device.type == "cuda":
-            start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            for _ in range(CALLS_IN_FLIGHT):
-                function()
-            stop.record()
-            torch.cuda.synchronize()
-            return float(start.elapsed_time(stop)) / 1e3 / CALLS_IN_FLIGHT
+            return self._cuda_call_s(function)
         began = time.perf_counter()
         function()
         return time.perf_counter() - began
+
+    def _cuda_call_s(self, function: Callable[[], object]) -> float:
+        """Return the device's seconds of one call: it sleeps until the calls are queued, so no launch is timed."""
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        torch.cuda._sleep(SLEEP_CYCLES)
+        start.record()
+        for _ in range(self._queued):
+            function()
+        stop.record()
+        torch.cuda.synchronize()
+        return float(start.elapsed_time(stop)) / 1e3 / self._queued
