@@ -309,7 +309,7 @@ def test_a_taken_port_is_refused_before_anything_starts(job: Job) -> None:
 
 @pytest.mark.torch_dist
 def test_a_port_lost_after_the_check_gives_the_same_error(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_check_port", lambda port: None)
+    monkeypatch.setattr(local, "check_port", lambda port: None)
     with socket.socket() as holder:
         holder.bind(("", 0))
         holder.listen()

@@ -14,6 +14,7 @@ from gnomon.profile.calibration.overhead import measure_overhead
 from gnomon.profile.calibration.ring import MAX_SLOTS, keeping, rotating, slots
 from gnomon.profile.calibration.stopwatch import Stopwatch
 from gnomon.spec.hardware_profile import measured_peaks
+from pipeline_fixtures import constant_profile
 from plan_fixtures import constant_cluster
 
 CPU = torch.device("cpu")
@@ -142,3 +143,11 @@ def test_ranks_follow_the_devices(device, found, ranks, monkeypatch):
 def test_pytorch_is_asked_how_many_gpus_it_can_use(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert calibrate_module.cuda_devices() == 0
+
+
+def test_a_busy_machine_is_named():
+    profile = constant_profile()
+    assert profile.unsteady() == ""
+    busy = profile.model_copy(update={"spread": {"matmul fp32, 1 rank(s)": 1.12, "memory, 1 rank(s)": 5.0}})
+    assert "matmul fp32, 1 rank(s) spread over 112%" in busy.unsteady()
+    assert "while the machine was busy" in busy.cluster(1).source

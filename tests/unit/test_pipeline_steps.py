@@ -1,10 +1,19 @@
 """The ready steps, with a machine, a training and a profiler that are fakes."""
 
 import json
+import os
 
 import pytest
 
-from gnomon.errors import ConfigError, LayoutError, RunDirectoryError, SpecError
+from gnomon.errors import (
+    CalibrationError,
+    ConfigError,
+    LaunchError,
+    LayoutError,
+    PlanError,
+    RunDirectoryError,
+    SpecError,
+)
 from gnomon.pipeline.steps import Calibrate, Compare, Plan, Profile, Report, Train
 from gnomon.plan.estimate import Estimate
 from gnomon.report.comparison import Comparison
@@ -158,3 +167,51 @@ def test_the_metrics_of_the_fake_are_read(jobs):
     run = Train("run", TRAINING).execute()
     assert len(run.read_metrics()) == 20
     assert json.loads(run.environment.read_text())["schema_version"] == 1
+
+
+def test_what_can_be_known_before_calibrating_is_said_before(jobs):
+    with pytest.raises(CalibrationError, match="too short"):
+        Calibrate("run", budget_s=float("nan"))
+    with pytest.raises(CalibrationError, match="at least one number of ranks"):
+        Calibrate("run", ranks=[0])
+    for budget_s in (float("nan"), -1, "abc", None):
+        with pytest.raises(ConfigError, match="train_budget_s="):
+            Plan("run", WORKLOAD, train_budget_s=budget_s)
+    with pytest.raises(LayoutError, match="not priced yet"):
+        Plan("run", WORKLOAD, {"tp": 2})
+    with pytest.raises(PlanError, match="mixture-of-experts"):
+        Plan("run", WORKLOAD, model="mixtral-8x7b")
+    with pytest.raises(LaunchError, match="is not a port"):
+        Train("run", TRAINING, port="abc")
+
+
+def test_a_calibration_that_fails_leaves_no_run_directory(jobs, monkeypatch, tmp_path):
+    def fail(**settings):
+        raise CalibrationError("no")
+
+    monkeypatch.setattr("gnomon.profile.calibrate.calibrate", fail)
+    with pytest.raises(CalibrationError):
+        Calibrate("run").execute()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_does_not_fit_is_not_trained(jobs):
+    profile = Calibrate("run").execute()
+    estimate = Plan("run", WORKLOAD, model=TINY).execute(profile)
+    too_large = estimate.model_copy(update={"fits": False})
+    with pytest.raises(LayoutError, match="Choose a smaller model"):
+        Train("run", TRAINING).execute(too_large)
+    assert jobs == []
+
+
+def test_a_measurement_that_the_run_has_outgrown_is_kept_under_another_name(jobs):
+    estimate = Plan("run", WORKLOAD, model=TINY).execute(Calibrate("run").execute())
+    run = Train("run", TRAINING).execute(estimate)
+    Profile("run").execute(run)
+    before = run.measurement.read_bytes()
+    with pytest.raises(RunDirectoryError, match="would overwrite"):
+        Profile("run").execute(run)
+    os.utime(run.metrics, (2e9, 2e9))  # training went on
+    Profile("run").execute(run)
+    assert (run.path / "measurement-1.json").read_bytes() == before
+    assert run.measurement.exists()

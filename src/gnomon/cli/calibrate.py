@@ -26,8 +26,13 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON too.")] = False,
 ) -> None:
     """Measure what this machine achieves, and write it as a hardware profile for `gnomon plan`."""
+    from gnomon.errors import ConfigError
     from gnomon.profile.calibrate import calibrate
 
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--output is '{output}', which is no place for a file. Name a YAML file in a folder that exists."
+        )
     counts = None if ranks is None else _numbers(ranks)
     with stdout_to_stderr():
         profile = calibrate(ranks=counts, device=device, budget_s=budget_s)
@@ -38,6 +43,8 @@ def command(
         from rich.console import Console
 
         Console().print(_table(profile))
+    if warning := profile.unsteady():
+        typer.echo(warning, err=True)
     kept = "" if written == output else f" ({output} exists and was kept; --force overwrites it)"
     typer.echo(f"Hardware profile written to {written}{kept}", err=as_json)
 

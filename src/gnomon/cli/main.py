@@ -70,6 +70,11 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("Interrupted.", InterruptedRunError.exit_code)
+    except OSError as error:
+        if _debugging() or error.strerror is None:
+            _fail(_unexpected(error), 1)
+        where = f"'{error.filename}': " if error.filename else ""
+        _fail(f"{where}{error.strerror}. Check the path, its permissions and the free space.", 1)
     except Exception as error:
         _fail(_unexpected(error), 1)
 

@@ -110,10 +110,10 @@ def _check(job: RankJob) -> None:
     if job.ranks > 1 and importlib.util.find_spec("torch") is None:
         raise LaunchError(f"ranks={job.ranks} needs PyTorch, which is not installed: pip install 'gnomon[torch]'.")
     if job.ranks > 1 and job.port is not None:
-        _check_port(job.port)
+        check_port(job.port)
 
 
-def _check_port(port: int) -> None:
+def check_port(port: int) -> None:
     """Raise PortInUseError or LaunchError unless this process could listen on `port` itself."""
     if not isinstance(port, int) or not 0 < port < 2**16:
         raise LaunchError(f"port={port!r} is not a port. Choose one from 1024 to 65535, or port=null for a free one.")

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from gnomon.errors import RunDirectoryError
-from gnomon.runtime.run_directory import RunDirectory
+from gnomon.runtime.run_directory import RunDirectory, already_taken
 from gnomon.runtime.versions import describe_environment
 
 _resolved: ContextVar[str | None] = ContextVar("resolved_config", default=None)
@@ -28,6 +28,12 @@ def create_run(run_dir: str | Path, own_settings: str) -> RunDirectory:
     """Make the run directory with the resolved configuration, or `own_settings` for a step that is used alone."""
     text = _resolved.get()
     return RunDirectory.create(run_dir, own_settings if text is None else text, describe_environment())
+
+
+def refuse_taken(run_dir: str | Path) -> None:
+    """Raise RunDirectoryError when the run directory exists already."""
+    if Path(run_dir).exists():
+        raise already_taken(Path(run_dir))
 
 
 def open_run(run_dir: str | Path, step: str) -> RunDirectory:

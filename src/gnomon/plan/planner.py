@@ -59,8 +59,8 @@ def check_window(model: ModelSpec, workload: Workload) -> None:
         )
 
 
-def check_layout(layout: Layout, cluster: ClusterSpec) -> None:
-    """Raise LayoutError for degrees that the planner does not price or that the cluster does not have."""
+def check_degrees(layout: Layout) -> None:
+    """Raise LayoutError for degrees that the planner does not price."""
     for degree in ("tp", "pp", "cp", "ep", "zero_stage"):
         value = getattr(layout, degree)
         neutral = 0 if degree == "zero_stage" else 1
@@ -69,6 +69,11 @@ def check_layout(layout: Layout, cluster: ClusterSpec) -> None:
                 f"layout.{degree}={value} is not priced yet: single-device and data-parallel layouts are. "
                 f"Set {degree}={neutral} and use dp."
             )
+
+
+def check_layout(layout: Layout, cluster: ClusterSpec) -> None:
+    """Raise LayoutError for degrees that the planner does not price or that the cluster does not have."""
+    check_degrees(layout)
     if layout.num_ranks > cluster.num_accelerators:
         raise LayoutError(
             f"The layout needs {layout.num_ranks} ranks but '{cluster.name}' has {cluster.num_accelerators} "

@@ -45,9 +45,7 @@ def render_estimate(estimate: Estimate, operators: int = 0) -> RenderableType:
 def headline_table(estimate: Estimate) -> Table:
     """Return what is asked and the figures that answer it."""
     layout, workload = estimate.layout, estimate.workload
-    table = _table(
-        f"{estimate.model.name} on {estimate.layout.num_ranks} x {estimate.cluster.name}", "quantity", "value"
-    )
+    table = _table(_title(estimate), "quantity", "value")
     sources = estimate.sources
     accumulation = workload.accumulation(layout.dp)
     batch = f"{workload.global_batch} x {workload.seq_len} tokens"
@@ -61,6 +59,12 @@ def headline_table(estimate: Estimate) -> Table:
     table.add_row("peak memory per rank", format_bytes(estimate.memory.total_bytes), sources["memory"])
     table.add_row("fits", _verdict(estimate), "peak memory against the device's")
     return table
+
+
+def _title(estimate: Estimate) -> str:
+    cluster, accelerator = estimate.cluster.name, estimate.cluster.accelerator.name
+    where = "" if cluster == accelerator else f" ({cluster})"
+    return f"{estimate.model.name} on {estimate.layout.num_ranks} x {accelerator}{where}"
 
 
 def time_table(estimate: Estimate) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -15,14 +16,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gnomon.errors import CalibrationError
+from gnomon.errors import CalibrationError, InterruptedRunError
 from gnomon.launch.local import RankJob, run_ranks
 from gnomon.runtime.versions import gpus
 from gnomon.spec import AcceleratorSpec, Efficiency, HardwareProfile, NetworkTier
 from gnomon.spec.catalog import find_accelerator
 
 BENCHMARKS_PER_SHARE = 500
-TIMED_SHARE = 0.65  # of the budget; starting processes and making operands take the rest
+PREPARATION_S = 12.0  # to start processes and make operands, about
+MIN_DURATION_S = 0.005
 MIN_BUDGET_S = 20.0
 
 
@@ -33,7 +35,7 @@ def calibrate(ranks: Sequence[int] | None = None, device: str = "auto", budget_s
     Raises CalibrationError for an empty or impossible list of ranks or a budget that is too short to mean anything.
     """
     ranks = default_ranks(device) if ranks is None else ranks
-    _check(ranks, budget_s)
+    check_request(ranks, budget_s)
     began = time.monotonic()
     results = {count: _measure_share(count, device, budget_s / len(ranks)) for count in sorted(set(ranks))}
     first = next(iter(results.values()))
@@ -64,28 +66,28 @@ def cuda_devices() -> int:
     return int(answer.stdout) if answer.returncode == 0 else 0
 
 
-def _check(ranks: Sequence[int], budget_s: float) -> None:
-    if not ranks or min(ranks) < 1:
+def check_request(ranks: Sequence[int], budget_s: float) -> None:
+    """Raise CalibrationError for ranks that are no positive numbers and for a budget too short to mean anything."""
+    if not ranks or not all(isinstance(count, int) and count >= 1 for count in ranks):
         raise CalibrationError(f"ranks={list(ranks)}: give at least one number of ranks, each 1 or more.")
-    if budget_s < MIN_BUDGET_S:
+    if not isinstance(budget_s, int | float) or not MIN_BUDGET_S <= budget_s < math.inf:
         raise CalibrationError(
-            f"budget_s={budget_s:g} is too short for medians that mean something; set at least {MIN_BUDGET_S:g}."
+            f"The budget of {budget_s!r} s is too short for medians that mean something, or no number; "
+            f"set {MIN_BUDGET_S:g} s or more."
         )
 
 
 def _measure_share(ranks: int, device: str, budget_s: float) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="gnomon-calibrate-"))  # kept when the ranks fail: their logs are in it
     output, request = folder / "result.json", folder / "request.json"
-    min_duration_s = TIMED_SHARE * budget_s / BENCHMARKS_PER_SHARE
+    min_duration_s = max(MIN_DURATION_S, (budget_s - PREPARATION_S) / BENCHMARKS_PER_SHARE)
     request.write_text(json.dumps({"device": device, "min_duration_s": min_duration_s, "output": str(output)}))
-    run_ranks(
-        RankJob(
-            module="gnomon.profile.calibration.worker",
-            arguments=(str(request),),
-            ranks=ranks,
-            log_dir=folder / "logs",
-        )
-    )
+    worker = "gnomon.profile.calibration.worker"
+    try:
+        run_ranks(RankJob(module=worker, arguments=(str(request),), ranks=ranks, log_dir=folder / "logs"))
+    except InterruptedRunError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     if not output.is_file():
         raise CalibrationError(f"The calibration with {ranks} rank(s) ended without a result; logs: {folder / 'logs'}")
     result: dict[str, Any] = json.loads(output.read_text())

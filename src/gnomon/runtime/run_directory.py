@@ -39,10 +39,7 @@ class RunDirectory:
         """Make a new run directory under a temporary name and rename it; raise RunDirectoryError if it exists."""
         final = Path(path)
         if final.exists():
-            raise RunDirectoryError(
-                f"The run directory '{final}' exists already, and a run is never overwritten. "
-                "Choose another run_dir, or continue this one with resume=true."
-            )
+            raise already_taken(final)
         temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
         try:
             temporary.mkdir(parents=True)
@@ -65,7 +62,7 @@ class RunDirectory:
             )
         try:
             version = json.loads(run.environment.read_text(encoding="utf-8")).get("schema_version")
-        except (json.JSONDecodeError, AttributeError):
+        except (ValueError, AttributeError):  # not text, not JSON, or not a mapping
             raise RunDirectoryError(f"'{run.environment}' is damaged: it is not a JSON mapping.") from None
         if version != SCHEMA_VERSION:
             raise RunDirectoryError(
@@ -86,13 +83,26 @@ class RunDirectory:
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def already_taken(path: Path) -> RunDirectoryError:
+    """Return the error for a run directory that may not be made because something is there."""
+    if not path.is_dir():
+        return RunDirectoryError(f"run_dir='{path}' is not a folder but a file. Choose another run_dir.")
+    return RunDirectoryError(
+        f"The run directory '{path}' exists already, and a run is never overwritten. Choose another run_dir, "
+        "or continue its training: training.resume=true --steps train:"
+    )
+
+
 def _complete_rows(path: Path) -> Iterator[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except json.JSONDecodeError:
-            if number < len(lines):
-                raise RunDirectoryError(f"'{path}' line {number} is not JSON; the file is damaged.") from None
+            row = None
+        if isinstance(row, dict):
+            yield row
+        elif number < len(lines):
+            raise RunDirectoryError(f"'{path}' line {number} is not a JSON mapping; the file is damaged.")

@@ -10,6 +10,7 @@ from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec, NetworkTier
 from gnomon.spec.curves import Efficiency
 
 SCHEMA_VERSION = 1
+UNSTEADY_SPREAD = 0.35  # an idle machine stays below 0.15
 
 
 class HardwareProfile(Noun):
@@ -46,7 +47,21 @@ class HardwareProfile(Noun):
             tiers=(self.tier,) if self.tier else (),
             efficiency=efficiency,
             peak_source="catalog" if self.accelerator.peak_flops else "highest measured matrix-multiply rate",
-            source=f"measured {self.created}",
+            source=f"measured {self.created}{', while the machine was busy' if self.unsteady() else ''}",
+        )
+
+    def unsteady(self) -> str:
+        """Return a warning when the machine was disturbed while it was measured, else an empty string."""
+        worst = max(
+            (item for item in self.spread.items() if item[0].startswith(("matmul", "attention"))),
+            key=lambda item: item[1],
+            default=("", 0.0),
+        )
+        if worst[1] < UNSTEADY_SPREAD:
+            return ""
+        return (
+            f"The machine was busy while it was measured: {worst[0]} spread over {worst[1]:.0%} of its median. "
+            "Predictions will be off; calibrate again when nothing else runs."
         )
 
     def _accelerator(self, num_ranks: int, efficiency: Efficiency) -> AcceleratorSpec:

@@ -27,6 +27,8 @@ class ConsoleTracker(Tracker):
         """Show a training row; the loss of an evaluation row is shown with the training rows that follow."""
         if "eval_loss" in row:
             self._eval_loss = row["eval_loss"]
+            if not self._console.is_terminal:
+                self._console.print(f"step {row['step']}/{self._num_steps}  eval loss {row['eval_loss']:.4f}")
             return
         line = format_row(row, self._num_steps, self._eval_loss)
         if self._console.is_terminal:

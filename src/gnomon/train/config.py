@@ -38,7 +38,10 @@ class TrainingConfig(Noun):
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
         if self.warmup_steps > self.num_steps:
-            raise ValueError(f"warmup_steps={self.warmup_steps} exceeds num_steps={self.num_steps}; lower it")
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} exceeds num_steps={self.num_steps}; "
+                f"set warmup_steps={self.num_steps // 10}"
+            )
         return self
 
 

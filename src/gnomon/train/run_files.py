@@ -27,11 +27,17 @@ def open_run(config: TrainingConfig) -> tuple[RunDirectory, int]:
         if not config.resume and (run.metrics.exists() or run.checkpoints.exists()):
             raise RunDirectoryError(
                 f"The run directory '{path}' holds a run already, and a run is never overwritten. "
-                "Choose another run_dir, or continue this one with resume=true."
+                "Choose another run_dir, or continue this one with resume=true (in a pipeline training.resume=true)."
             )
     else:
         run = RunDirectory.create(path, config.to_yaml(), describe_environment())
     return run, _lock(run)
+
+
+def refuse_locked(run: RunDirectory) -> None:
+    """Raise RunDirectoryError when another process trains in the run directory at this moment."""
+    if (run.path / LOCK_FILE).exists():
+        os.close(_lock(run))
 
 
 def write_settings(run: RunDirectory, config: TrainingConfig) -> Path:

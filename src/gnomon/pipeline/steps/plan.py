@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from gnomon.component import Component
+from gnomon.errors import ConfigError
 from gnomon.pipeline.run import open_run, refuse_existing, require
 from gnomon.plan.estimate import Estimate
 from gnomon.spec import ClusterSpec, HardwareProfile, Layout, ModelSpec, Workload
@@ -35,6 +37,19 @@ class Plan(Component):
         self.num_steps = num_steps
         self.model = model if isinstance(model, ModelSpec) or model is None else resolve_model(model)
         self.train_budget_s = train_budget_s
+        self._check()
+
+    def _check(self) -> None:
+        """Raise at once what would otherwise show only after the machine was measured."""
+        from gnomon.plan.planner import check_degrees, check_model, check_sequence
+
+        check_degrees(self.layout)
+        if self.model is not None:
+            check_model(self.model)
+            check_sequence(self.model, self.workload)
+        budget_s = self.train_budget_s
+        if not isinstance(budget_s, int | float) or not 0 < budget_s < math.inf:
+            raise ConfigError(f"train_budget_s={budget_s!r}; set a positive number of seconds.")
 
     def execute(self, profile: HardwareProfile | None = None) -> Estimate:
         """Return the estimate, printed and saved as estimate.json; without input, read hardware.yaml of the run."""

@@ -19,5 +19,16 @@ class Profile(Component):
         from gnomon.profile.measure import measure
 
         run = run or open_run(self.run_dir, self.name)
+        keep_outdated(run)
         refuse_existing(run.measurement, self.name)
         return measure(run)
+
+
+def keep_outdated(run: RunDirectory) -> None:
+    """Rename a measurement that the run has outgrown, because training went on, to measurement-1.json and so on."""
+    if not run.measurement.exists() or run.measurement.stat().st_mtime > run.metrics.stat().st_mtime:
+        return
+    number = 1
+    while (kept := run.path / f"measurement-{number}.json").exists():
+        number += 1
+    run.measurement.rename(kept)
