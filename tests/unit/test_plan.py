@@ -12,6 +12,7 @@ from gnomon.plan.flops import model_flops
 from gnomon.plan.operators import Cases, training_operators
 from gnomon.plan.parameters import count_parameters
 from gnomon.plan.planner import plan
+from gnomon.plan.render import operator_table
 from gnomon.plan.sizing import fit_model, gpt_ladder
 from gnomon.spec import AcceleratorSpec, CollectiveCurve, Layout, ModelSpec, MoESpec, SizeCurve, Workload
 from plan_fixtures import ATTENTION_RATE, MATMUL_RATE, MEMORY_RATE, TINY, constant_cluster
@@ -200,3 +201,11 @@ def test_a_window_shorter_than_the_sequence_is_refused():
     plan(windowed, constant_cluster(), Layout(), Workload(seq_len=32, global_batch=4))
     with pytest.raises(PlanError, match="Set seq_len <= 32"):
         plan(windowed, constant_cluster(), Layout(), Workload(seq_len=33, global_batch=4))
+
+
+def test_the_slowest_operators_are_shown_in_order():
+    estimate = plan(TINY, constant_cluster(), Layout(), Workload(seq_len=64, global_batch=4))
+    table = operator_table(estimate, 3)
+    assert table.row_count == 3
+    slowest = max(estimate.operators, key=lambda operator: operator.time_s + operator.launch_s)
+    assert next(iter(table.columns[0].cells)) == slowest.name

@@ -12,7 +12,7 @@ from gnomon.cli._output import print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gnomon.report.comparison import Comparison, Term
+    from gnomon.report.comparison import Comparison
 
 
 def command(
@@ -65,23 +65,13 @@ def _table(comparison: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from gnomon.report.words import term_cells
+
     table = Table(title=Text(comparison.title), title_justify="left")
     for name in ("", "predicted", "measured", "difference", "error"):
         table.add_column(name, justify="right" if name else "left")
     for terms in (comparison.headline, comparison.time, comparison.memory):
         for term in terms:
-            table.add_row(*_row(term))
+            table.add_row(*term_cells(term))
         table.add_section()
     return table
-
-
-def _row(term: Term) -> tuple[str, ...]:
-    from gnomon.report.words import format_difference, format_error, format_value
-
-    return (
-        term.label,
-        format_value(term.predicted, term.unit),
-        format_value(term.measured, term.unit),
-        format_difference(term.difference, term.unit),
-        format_error(term.relative_error),
-    )

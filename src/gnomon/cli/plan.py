@@ -23,6 +23,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for estimate.json.", show_default="current")
     ] = None,
+    operators: Annotated[int, typer.Option("--operators", min=0, help="Show this many of the slowest operators.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an estimate.json that exists.")] = False,
 ) -> None:
     """Predict step time, memory and MFU of a training step, and say where each number comes from."""
@@ -40,7 +41,7 @@ def command(
 
         from gnomon.plan.render import render_estimate
 
-        Console().print(render_estimate(estimate))
+        Console().print(render_estimate(estimate, operators))
     if output is not None or not as_json:
         wanted = (output or Path()) / "estimate.json"
         written = estimate.save(free_path(wanted, force))

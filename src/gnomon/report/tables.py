@@ -12,12 +12,11 @@ from gnomon.report.figures.operators import NUM_LONGEST, longest_operators
 from gnomon.report.inputs import ReportInputs
 from gnomon.report.words import (
     MISSING,
-    format_difference,
-    format_error,
     format_time,
     format_value,
     join_words,
     plural,
+    term_cells,
     three_digits,
 )
 from gnomon.spec import MEMORY_TERMS, TIME_TERMS
@@ -83,7 +82,7 @@ def term_table(title: str, terms: Sequence[Term], inputs: ReportInputs, *, total
     return Table(
         title=title,
         columns=("", "predicted", "measured", "difference", "error", "explanation"),
-        rows=tuple(_term_row(term) for term in shown),
+        rows=tuple((*term_cells(term), term.explanation) for term in shown),
         numeric=(1, 2, 3, 4),
         note=note,
     )
@@ -95,17 +94,6 @@ def _total(terms: Sequence[Term], label: str) -> Term:
         return None if all(value is None for value in values) else sum(value or 0.0 for value in values)
 
     return Term(name="total", label=label, unit=terms[0].unit, predicted=add("predicted"), measured=add("measured"))
-
-
-def _term_row(term: Term) -> tuple[str, ...]:
-    return (
-        term.label,
-        format_value(term.predicted, term.unit),
-        format_value(term.measured, term.unit),
-        format_difference(term.difference, term.unit),
-        format_error(term.relative_error),
-        term.explanation,
-    )
 
 
 def _training(inputs: ReportInputs) -> Table:

@@ -39,6 +39,17 @@ def format_error(error: float | None) -> str:
     return f"{100 * error:+,.{1 if abs(error) < 1 else 0}f}%".replace("-", "−")
 
 
+def term_cells(term: Term) -> tuple[str, str, str, str, str]:
+    """Return label, predicted, measured, difference and error of a term as text."""
+    return (
+        term.label,
+        format_value(term.predicted, term.unit),
+        format_value(term.measured, term.unit),
+        format_difference(term.difference, term.unit),
+        format_error(term.relative_error),
+    )
+
+
 def error_words(term: Term) -> str:
     """Return how far the prediction was off, as `'8.3% too low'`."""
     error = term.relative_error
