@@ -1,0 +1,1 @@
+"""Checkpoints on disk: what is in them, read without executing anything."""
