@@ -35,6 +35,9 @@ class AcceleratorSpec(Noun):
     )
     memory_bandwidth_bytes_per_s: PositiveFloat | None = None
     tdp_w: PositiveFloat | None = None
+    num_compute_units: PositiveInt | None = Field(
+        default=None, description="units that share the tiles of a matrix product: SMs, compute units, tensor cores"
+    )
     source: str = ""
     notes: str = ""
 

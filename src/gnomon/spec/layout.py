@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from gnomon.spec._noun import Noun
+
+Schedule = Literal["gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe"]
+Recompute = Literal["none", "selective", "full"]
+ContextParallel = Literal["ring", "all_to_all"]
+
+V_SHAPED_SCHEDULES = ("zb-v", "v-half", "v-min", "dualpipe")
 
 
 class Layout(Noun):
@@ -16,10 +22,45 @@ class Layout(Noun):
     tp: PositiveInt = Field(default=1, description="tensor-parallel ranks")
     pp: PositiveInt = Field(default=1, description="pipeline stages")
     cp: PositiveInt = Field(default=1, description="context-parallel ranks")
-    ep: PositiveInt = Field(default=1, description="expert-parallel ranks")
-    zero_stage: Literal[0, 1, 2, 3] = 0
+    ep: PositiveInt = Field(default=1, description="expert-parallel ranks, out of dp x cp x tp")
+    expert_tp: PositiveInt = Field(default=1, description="tensor-parallel ranks of one expert")
+    vpp: PositiveInt = Field(default=1, description="model chunks per pipeline rank (interleaved schedule)")
+    sequence_parallel: bool = Field(default=True, description="norms and residuals are split over tp too (Megatron)")
+    context_parallel: ContextParallel = "ring"
+    schedule: Schedule = "1f1b"
+    zero_stage: Literal[0, 1, 2, 3] = Field(default=0, description="3 is also PyTorch's FSDP")
+    shard_ranks: int | None = Field(
+        default=None, gt=0, description="ranks that share one copy of the sharded states; default: dp x cp"
+    )
+    recompute: Recompute = Field(default="none", description="selective recomputes the attention scores alone")
+    recompute_share: float = Field(default=1.0, gt=0.0, le=1.0, description="share of the layers that recompute")
+    offload_activations: float = Field(default=0.0, ge=0.0, le=1.0, description="share kept in the host's memory")
+    offload_optimizer: float = Field(default=0.0, ge=0.0, le=1.0, description="share kept in the host's memory")
+    first_stage_layers: int | None = Field(default=None, ge=0, description="default: as many as the others")
+    last_stage_layers: int | None = Field(default=None, ge=0, description="default: as many as the others")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        replicas = self.dp * self.cp * self.tp
+        if replicas % (self.ep * self.expert_tp):
+            raise ValueError(
+                f"ep={self.ep} x expert_tp={self.expert_tp} does not divide dp x cp x tp = {replicas}; "
+                f"choose ep from {[d for d in range(1, min(replicas, 1024) + 1) if replicas % (d * self.expert_tp) == 0]}"
+            )
+        if self.vpp > 1 and self.pp == 1:
+            raise ValueError(f"vpp={self.vpp} needs a pipeline, but pp=1; set pp > 1 or vpp=1")
+        if self.vpp > 1 and self.schedule != "1f1b":
+            raise ValueError(f"vpp={self.vpp} interleaves 1f1b only, not schedule='{self.schedule}'; set vpp=1")
+        if self.shard_ranks is not None and (self.dp * self.cp) % self.shard_ranks:
+            raise ValueError(f"shard_ranks={self.shard_ranks} does not divide dp x cp = {self.dp * self.cp}")
+        return self
 
     @property
     def num_ranks(self) -> int:
         """Ranks that this layout needs (experts share the data-parallel ranks)."""
         return self.dp * self.tp * self.pp * self.cp
+
+    @property
+    def expert_dp(self) -> int:
+        """Copies of each expert."""
+        return self.dp * self.cp * self.tp // (self.ep * self.expert_tp)
