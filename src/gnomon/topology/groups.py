@@ -1,0 +1,94 @@
+"""Process groups of a layout, as sequences of node ranks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
+
+from gnomon.errors import LayoutError
+from gnomon.spec import Layout
+from gnomon.spec._noun import Noun
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GroupKind = Literal["tp", "cp", "ep", "dp", "pp"]
+
+GROUP_KINDS: dict[GroupKind, str] = {
+    "tp": "tensor parallel",
+    "cp": "context parallel",
+    "ep": "expert parallel",
+    "dp": "data parallel",
+    "pp": "pipeline parallel",
+}
+
+
+class NodeGroup(Noun):
+    """The nodes that one process group visits, in the order of its ranks, each node once.
+
+    Groups that visit the same nodes in the same order (one for each accelerator of a node, say) are one `NodeGroup`
+    with `copies`; `label` and `first_rank` are those of the first of them.
+    """
+
+    kind: GroupKind
+    label: str
+    first_rank: NonNegativeInt
+    node_ranks: tuple[NonNegativeInt, ...]
+    copies: PositiveInt = 1
+
+
+def num_nodes(layout: Layout, accelerators_per_node: int) -> int:
+    """Return the nodes that the layout fills; raise LayoutError when its ranks do not fill whole nodes.
+
+    A layout with fewer ranks than one node has accelerators takes one node.
+    """
+    nodes, rest = divmod(layout.num_ranks, accelerators_per_node)
+    if nodes and rest:
+        raise LayoutError(
+            f"pp={layout.pp} x dp={layout.dp} x cp={layout.cp} x tp={layout.tp} is {layout.num_ranks} ranks, which do "
+            f"not fill whole nodes of {accelerators_per_node} accelerators. Choose degrees whose product is a "
+            f"multiple of {accelerators_per_node}, or set the accelerators of a node."
+        )
+    return max(nodes, 1)
+
+
+def process_groups(layout: Layout, accelerators_per_node: int) -> dict[GroupKind, tuple[NodeGroup, ...]]:
+    """Return the process groups of each kind, in the order of their first ranks.
+
+    Ranks are numbered by one reshape to (pp, dp, cp, tp) with tp fastest; rank r is on node r // accelerators_per_node.
+    Experts share the ranks of a pipeline stage: one reshape to (pp, expert_dp, ep, expert_tp).
+    """
+    num_nodes(layout, accelerators_per_node)
+    dense = {"pp": layout.pp, "dp": layout.dp, "cp": layout.cp, "tp": layout.tp}
+    expert = {"pp": layout.pp, "expert_dp": layout.expert_dp, "ep": layout.ep, "expert_tp": layout.expert_tp}
+    grids: dict[GroupKind, dict[str, int]] = {"tp": dense, "cp": dense, "ep": expert, "dp": dense, "pp": dense}
+    return {kind: _groups(kind, grid, accelerators_per_node) for kind, grid in grids.items()}
+
+
+def _groups(kind: GroupKind, grid: dict[str, int], accelerators_per_node: int) -> tuple[NodeGroup, ...]:
+    shape = tuple(grid.values())
+    ranks = np.arange(np.prod(shape)).reshape(shape)
+    members = np.moveaxis(ranks, list(grid).index(kind), -1).reshape(-1, grid[kind])
+    nodes, first, copies = np.unique(members // accelerators_per_node, axis=0, return_index=True, return_counts=True)
+    return tuple(
+        NodeGroup(
+            kind=kind,
+            label=_label(kind, grid, int(members[first[index], 0])),
+            first_rank=int(members[first[index], 0]),
+            node_ranks=_visited(nodes[index]),
+            copies=int(copies[index]),
+        )
+        for index in np.argsort(members[first, 0])
+    )
+
+
+def _visited(nodes: NDArray[np.int_]) -> tuple[int, ...]:
+    # ranks of a group ascend, so the ranks on one node are neighbours
+    return tuple(int(node) for node in nodes[np.insert(np.diff(nodes) != 0, 0, True)])
+
+
+def _label(kind: str, grid: dict[str, int], rank: int) -> str:
+    places = zip(grid, np.unravel_index(rank, tuple(grid.values())), strict=True)
+    return ", ".join(f"{axis} {place}" for axis, place in places if axis != kind and grid[axis] > 1)

@@ -1,0 +1,146 @@
+"""Topology files: YAML or JSON, as nested switches or as a flat list of nodes with their paths.
+
+Nested:
+
+    source: cluster A
+    switches:
+      - name: spine
+        switches:
+          - name: leaf1
+            nodes: [host1, {name: host2, rank: 0}, {name: host3, busy: true}]
+
+Flat:
+
+    nodes:
+      - {name: host1, path: [spine, leaf1]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gnomon.errors import did_you_mean
+from gnomon.spec._noun import read_mapping, write_atomically
+from gnomon.topology.graph import NetworkNode, Topology, TopologyError
+
+MAX_ITEMS = 2_000_000
+"""Values in one file after its YAML aliases are followed."""
+
+MAX_DEPTH = 32
+_MAX_NESTING = 2 * MAX_DEPTH + 6  # a list and a mapping for each switch, and what a node holds
+
+_TOP_KEYS = ("source", "switches", "nodes")
+_SWITCH_KEYS = ("name", "switches", "nodes")
+
+
+def read_topology(path: str | Path) -> Topology:
+    """Return the topology in a YAML or JSON file of either form; its `source` is the path unless the file names one.
+
+    Raises SpecError for a file that is missing, malformed or too large, and TopologyError naming the place of what is
+    wrong in it.
+    """
+    try:
+        data = read_mapping(path)
+    except RecursionError:
+        raise TopologyError(f"'{path}' is nested too deeply; switches may be {MAX_DEPTH} levels deep.") from None
+    return parse_topology(data, str(path))
+
+
+def parse_topology(data: Mapping[str, Any], where: str) -> Topology:
+    """Return the topology that a mapping of either form describes; `where` names it in errors."""
+    _check_size(data, where)
+    _check_keys(data, _TOP_KEYS, where)
+    if ("switches" in data) == ("nodes" in data):
+        raise TopologyError(f"{where}: give either 'switches' (nested) or 'nodes' (a list with a 'path' each).")
+    source = data.get("source") or where
+    if "nodes" in data:
+        return Topology.from_mapping({"nodes": data["nodes"], "source": source}, where)
+    nodes = tuple(_nodes_below(data["switches"], (), f"{where}: switches"))
+    return Topology.from_mapping({"nodes": nodes, "source": source}, where)
+
+
+def write_topology(topology: Topology, path: str | Path) -> Path:
+    """Write the nested form atomically, with switches and nodes in their first order; return the path.
+
+    In a nested file nodes stand below their switches, so nodes of different switches lose their order.
+    """
+    return write_atomically(Path(path), to_nested_yaml(topology))
+
+
+def to_nested_yaml(topology: Topology) -> str:
+    """Return the nested form as YAML text; fields that have their default are left out."""
+    top: dict[str, Any] = {"switches": {}}
+    for node in topology.nodes:
+        place = top
+        for switch in node.path:
+            place = place.setdefault("switches", {}).setdefault(switch, {"name": switch})
+        place.setdefault("nodes", []).append(_node_entry(node))
+    header = {"source": topology.source} if topology.source else {}
+    text: str = yaml.safe_dump({**header, "switches": _listed(top["switches"])}, sort_keys=False, width=120)
+    return text
+
+
+def _listed(switches: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**entry, "switches": _listed(entry["switches"])} if "switches" in entry else entry
+        for entry in switches.values()
+    ]
+
+
+def _node_entry(node: NetworkNode) -> str | dict[str, Any]:
+    fields = node.model_dump(mode="json", exclude={"path"}, exclude_defaults=True)
+    return node.name if set(fields) == {"name"} else fields
+
+
+def _nodes_below(switches: Any, path: tuple[str, ...], where: str) -> Iterator[NetworkNode]:
+    if len(path) >= MAX_DEPTH:
+        raise TopologyError(f"{where}: nested too deeply; switches may be {MAX_DEPTH} levels deep.")
+    if not isinstance(switches, list):
+        raise TopologyError(f"{where}: expected a list of switches, found {type(switches).__name__}.")
+    for index, switch in enumerate(switches):
+        place = f"{where}[{index}]"
+        if not isinstance(switch, Mapping):
+            raise TopologyError(f"{place}: expected a mapping with 'name', found {type(switch).__name__}.")
+        _check_keys(switch, _SWITCH_KEYS, place)
+        if "name" not in switch:
+            raise TopologyError(f"{place}: missing key 'name'.")
+        below = (*path, str(switch["name"]))
+        yield from _nodes_of(switch, below, place)
+        yield from _nodes_below(switch.get("switches") or [], below, f"{place}.switches")
+
+
+def _nodes_of(switch: Mapping[str, Any], path: tuple[str, ...], where: str) -> Iterator[NetworkNode]:
+    nodes = switch.get("nodes") or []
+    if not isinstance(nodes, list):
+        raise TopologyError(f"{where}.nodes: expected a list of nodes, found {type(nodes).__name__}.")
+    for index, node in enumerate(nodes):
+        fields = node if isinstance(node, Mapping) else {"name": str(node)}
+        if "path" in fields:
+            raise TopologyError(f"{where}.nodes[{index}]: 'path' is given by the switches above; remove it.")
+        yield NetworkNode.from_mapping({**fields, "path": path}, f"{where}.nodes[{index}]")
+
+
+def _check_keys(data: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:
+    for key in data:
+        if key not in valid:
+            raise TopologyError(f"{where}: unknown key '{key}'. {did_you_mean(str(key), valid)}")
+
+
+def _check_size(data: Any, where: str) -> None:
+    """Count values with a limit, because a few YAML aliases can stand for more than any memory holds."""
+    count, level = 0, [data]
+    for _ in range(_MAX_NESTING):
+        below: list[Any] = []
+        for value in level:
+            items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+            count += len(items)
+            if count > MAX_ITEMS:
+                raise TopologyError(f"{where}: more than {MAX_ITEMS} values. Split the network into several files.")
+            below.extend(items)
+        level = below
+    if level:
+        raise TopologyError(f"{where}: nested too deeply; switches may be {MAX_DEPTH} levels deep.")
