@@ -13,6 +13,8 @@ from gnomon.spec._noun import read_mapping
 from gnomon.spec.catalog._efficiency import GenericEfficiency
 
 FOLDER = Path(catalog.__file__).parent
+# nobody has published what they achieve; a measured profile brings it
+WITHOUT_ACHIEVED_RATES = {"gaudi2", "gaudi3", "trainium1", "trainium2"}
 EFFICIENCIES = sorted((FOLDER / "efficiencies").glob("*.yaml"))
 
 
@@ -42,7 +44,7 @@ def test_cluster_validates_and_every_tier_has_a_source(name):
     assert spec.tiers
     assert all(tier.source for tier in spec.tiers)
     assert spec.tier_for(spec.num_accelerators) is not None
-    assert spec.efficiency is not None
+    assert (spec.efficiency is None) == (spec.accelerator.name in WITHOUT_ACHIEVED_RATES)
     assert spec.accelerator.name in spec.peak_source
 
 
@@ -55,7 +57,7 @@ def test_every_generic_efficiency_states_where_it_comes_from(path):
 def test_catalog_is_large_enough():
     assert len(catalog.list_models()) >= 40
     assert len(catalog.list_accelerators()) >= 40
-    assert len(catalog.list_clusters()) >= 17
+    assert len(catalog.list_clusters()) >= 40
 
 
 def test_efficiency_is_a_fraction_of_the_dense_peak_and_bandwidth():
