@@ -1,44 +1,164 @@
-"""Time of collectives, and how much of it the step has to wait for."""
+"""What each way of splitting a model sends, and how much of it the step waits for."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from gnomon.errors import PlanError
-from gnomon.spec import ClusterSpec
-
-Array = NDArray[np.float64]
+from gnomon.plan.arrays import Array
+from gnomon.plan.cases import Cases
+from gnomon.plan.network import all_gather_s, all_reduce_s, all_to_all_s, group, send_s
+from gnomon.plan.rates import MeasuredRates
+from gnomon.plan.stages import shards, stage_layers, stage_parameters
 
 DDP_FIRST_BUCKET_BYTES = 2**20
 DDP_BUCKET_BYTES = 25 * 2**20
 
 
-def ring_all_reduce_s(size_bytes: ArrayLike, ranks: ArrayLike, bandwidth: float, latency_s: float) -> Array:
-    """Return the time of a ring all-reduce: 2 (n - 1) / n bytes over the link and 2 (n - 1) latencies.
+@dataclass(frozen=True, kw_only=True)
+class LayerTraffic:
+    """Seconds of collectives of one average layer and micro-batch, before any overlap; `calls` are launches."""
 
-    Patarasuk and Yuan, JPDC 69 (2009) 117. `bandwidth` in bytes/s per rank and direction.
+    tensor_forward: Array
+    tensor_backward: Array
+    context_forward: Array
+    context_backward: Array
+    expert_forward: Array
+    expert_backward: Array
+    shard_forward: Array
+    shard_backward: Array
+    calls: Array
+
+
+def layer_traffic(cases: Cases) -> LayerTraffic:
+    """Return the collectives inside one layer."""
+    tensor = _tensor_s(cases)
+    context = _context_s(cases)
+    expert = _expert_s(cases)
+    gather, scatter = _shard_s(cases)
+    split = cases.split
+    calls = (
+        4.0 * (split.tp > 1)
+        + 8.0 * ((split.ep > 1) & (cases.model.moe_layers > 0))
+        + 2.0 * split.cp * (split.cp > 1)
+        + 3.0 * (gather > 0)
+    )
+    return LayerTraffic(
+        tensor_forward=tensor,
+        tensor_backward=tensor * np.where(split.sequence_parallel > 0, 1.5, 1.0),
+        context_forward=context,
+        context_backward=2.0 * context,
+        expert_forward=expert,
+        expert_backward=expert,
+        shard_forward=gather,
+        shard_backward=gather + scatter,
+        calls=calls,
+    )
+
+
+def _tensor_s(cases: Cases) -> Array:
+    """Return the seconds of one layer's forward: an all-reduce (or a gathering and a scattering) per row product.
+
+    Megatron-LM (arXiv 1909.08053, 2205.05198). A parallel block sums once; routed experts move tokens instead.
     """
-    n = np.asarray(ranks, dtype=np.float64)
-    return 2.0 * (n - 1.0) / n * np.asarray(size_bytes, dtype=np.float64) / bandwidth + 2.0 * (n - 1.0) * latency_s
+    model, split = cases.model, cases.split
+    path = group(cases.network, split.tp, np.ones_like(split.tp))
+    size = cases.tokens * model.hidden * cases.storage.compute_bytes
+    whole = np.where(split.sequence_parallel > 0, 2.0 * all_gather_s(size, path), all_reduce_s(size, path))
+    dense = np.where(model.parallel_block > 0, 0.0, model.dense_layers / model.num_layers)
+    shared = np.where(model.shared_ffn > 0, model.moe_layers / model.num_layers, 0.0)
+    return whole * (1.0 + dense + shared)
 
 
-def all_reduce_s(cluster: ClusterSpec, size_bytes: ArrayLike, ranks: int) -> tuple[Array, str]:
-    """Return the time of one all-reduce over `ranks` neighbouring ranks, and where it comes from."""
-    if ranks == 1:
-        return np.zeros_like(np.asarray(size_bytes, dtype=np.float64)), "one rank: nothing to reduce"
-    measured = cluster.efficiency.collectives.get("all_reduce") if cluster.efficiency else None
-    if measured is not None and measured.ranks == ranks:
-        return measured.time_s(size_bytes), "measured all-reduce by size"
-    tier = cluster.tier_for(ranks)
-    if tier is None:
-        raise PlanError(
-            f"dp={ranks} needs a network that connects {ranks} accelerators; "
-            f"'{cluster.name}' has tiers for {[t.span for t in cluster.tiers] or 'none'}. "
-            "Add a network tier to the cluster, or choose a smaller dp."
-        )
-    time = ring_all_reduce_s(size_bytes, ranks, tier.bandwidth_bytes_per_s, tier.latency_s)
-    return time, f"ring over {tier.name}"
+def _context_s(cases: Cases) -> Array:
+    """Return the seconds of one layer's forward: keys and values round a ring, or four all-to-alls (Ulysses)."""
+    model, split = cases.model, cases.split
+    bytes_ = cases.tokens / split.tp * cases.storage.compute_bytes
+    keys = 2.0 * bytes_ * model.key_value
+    hop = send_s(keys, cases.network, split.tp, split.cp)
+    heads = bytes_ * (2.0 * model.query + 2.0 * model.key_value)
+    ulysses = all_to_all_s(heads, cases.network, split.cp, split.tp)
+    return np.where(split.ring > 0, (split.cp - 1.0) * hop, ulysses)
+
+
+def _expert_s(cases: Cases) -> Array:
+    """Return the seconds to send the tokens of one layer to their experts and back."""
+    model, split = cases.model, cases.split
+    size = cases.routed_tokens * model.hidden * cases.storage.compute_bytes
+    once = all_to_all_s(size, cases.network, split.ep, split.expert_tp)
+    return 2.0 * once * model.moe_layers / model.num_layers
+
+
+def _shard_s(cases: Cases) -> tuple[Array, Array]:
+    """Return the seconds to gather one layer's weights, and to reduce and scatter its gradients, with ZeRO-3."""
+    split, storage = cases.split, cases.storage
+    shared, experts = stage_parameters(cases, "middle")
+    layers = np.maximum(stage_layers(cases).middle, 1.0)
+    wide, narrow = shards(cases)
+    stride = split.tp
+    fully = split.zero_stage == 3
+    gather = scatter = np.zeros_like(shared)
+    for parameters, ranks, apart in ((shared, wide, stride), (experts, narrow, stride * split.ep)):
+        path = group(cases.network, np.where(fully, ranks, 1.0), apart)
+        per_layer = parameters / layers
+        gather = gather + all_gather_s(per_layer * storage.compute_bytes, path)
+        scatter = scatter + all_gather_s(per_layer * storage.gradient_bytes, path)
+    return gather, scatter
+
+
+def stage_send_s(cases: Cases) -> Array:
+    """Return the seconds to send one micro-batch's activations to the next pipeline stage."""
+    split = cases.split
+    size = cases.stream_tokens * cases.model.hidden * cases.storage.stream_bytes
+    return send_s(size, cases.network, split.tp * split.cp * split.dp, split.pp)
+
+
+def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
+    """Return (total seconds, seconds of the last bucket, seconds to gather updated weights) of one step.
+
+    ZeRO-3 has scattered its gradients layer by layer; replicas of its shards still reduce theirs.
+    """
+    split, storage = cases.split, cases.storage
+    if isinstance(cases.rates, MeasuredRates):
+        return _measured_reduction(cases, cases.rates)
+    total = gather = np.zeros_like(split.dp)
+    ways, expert_ways = shards(cases)
+    replicas = split.dp * split.cp
+    expert_replicas = replicas * split.tp / (split.ep * split.expert_tp)
+    stages = [stage_parameters(cases, stage) for stage in ("first", "last")]
+    shared, experts = (np.maximum(a, b) for a, b in zip(*stages, strict=True))
+    for size, ranks, held, stride in (
+        (shared, replicas, ways, split.tp),
+        (experts, expert_replicas, expert_ways, split.ep * split.expert_tp),
+    ):
+        fully = split.zero_stage == 3
+        ranks = np.where(fully, ranks / held, ranks)
+        path = group(cases.network, ranks, np.where(fully, stride * held, stride))
+        grads = size * storage.gradient_bytes / np.where(fully, held, 1.0)
+        scattered = (split.zero_stage >= 1) & ~fully
+        total = total + np.where(scattered, all_gather_s(grads, path), all_reduce_s(grads, path))
+        gather = gather + np.where(scattered, all_gather_s(size * storage.weight_bytes, path), 0.0)
+    return total, np.zeros_like(total), gather
+
+
+def _measured_reduction(cases: Cases, rates: MeasuredRates) -> tuple[Array, Array, Array]:
+    """Return the reduction in DDP's buckets, each priced by the measured curve where its ranks were measured."""
+    total, last = np.zeros_like(cases.split.dp), np.zeros_like(cases.split.dp)
+    buckets = np.asarray(gradient_buckets(float(np.max(cases.model.parameters)) * 4.0))
+    curve = rates.efficiency.collectives.get("all_reduce")
+    for degree in np.unique(cases.split.dp):
+        if degree == 1:
+            continue
+        if curve is not None and curve.ranks == degree:
+            times = curve.time_s(buckets)
+        else:
+            ranks = np.full_like(buckets, degree)
+            times = all_reduce_s(buckets, group(cases.network, ranks, np.ones_like(ranks)))
+        here = cases.split.dp == degree
+        total = np.where(here, float(np.sum(times)), total)
+        last = np.where(here, float(times[-1]), last)
+    return total, last, np.zeros_like(total)
 
 
 def gradient_buckets(gradient_bytes: float) -> list[float]:
@@ -52,14 +172,10 @@ def gradient_buckets(gradient_bytes: float) -> list[float]:
     return buckets
 
 
-def exposed_s(bucket_times_s: list[float], backward_s: ArrayLike, overlap: float) -> Array:
-    """Return the seconds that the step waits for gradients.
+def exposed_s(total_s: Array, last_s: Array, hidden_behind_s: Array, overlap: Array) -> Array:
+    """Return the seconds that the step waits for a collective.
 
     The last bucket is complete only when backward is, so nothing hides it; of the others, the share `overlap`
-    hides, at most as long as backward lasts.
+    hides, at most as long as the computation lasts.
     """
-    if not bucket_times_s:
-        return np.zeros_like(np.asarray(backward_s, dtype=np.float64))
-    *early, last = bucket_times_s
-    hideable = np.minimum(sum(early), np.asarray(backward_s, dtype=np.float64))
-    return last + sum(early) - overlap * hideable
+    return total_s - overlap * np.minimum(total_s - last_s, hidden_behind_s)

@@ -1,4 +1,4 @@
-"""Price every operator of every case: the one set of formulas behind `plan`, sizing and search."""
+"""Price every operator of every case and compose the step: the one set of formulas behind plan, fit and search."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gnomon.errors import PlanError
-from gnomon.plan.communication import all_reduce_s, exposed_s, gradient_buckets
-from gnomon.plan.flops import model_flops_per_step
-from gnomon.plan.memory import MemoryTerms, training_memory
-from gnomon.plan.operators import Cases, Operator, training_operators
-from gnomon.plan.rates import lookup, operator_time_s
-from gnomon.plan.traffic import FP32_BYTES
-from gnomon.spec import TIME_TERMS, ClusterSpec, Efficiency, ModelSpec
+from gnomon.plan.arrays import Array
+from gnomon.plan.cases import Cases
+from gnomon.plan.communication import exposed_s, gradient_reduction_s, layer_traffic, stage_send_s
+from gnomon.plan.flops import step_flops
+from gnomon.plan.memory import MemoryTerms, stage_memory
+from gnomon.plan.operator import Operator
+from gnomon.plan.operators import training_operators
+from gnomon.plan.rates import MeasuredRates, lookup
+from gnomon.plan.schedule import StageTimes, pipeline_cost
+from gnomon.plan.stages import stage_layers
+from gnomon.spec import TIME_TERMS
 
-Array = NDArray[np.float64]
 TOKEN_BYTES = 16  # one int64 token and its int64 target
+PASSES = ("forward", "input", "weight")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PricedOperator:
-    """An operator with its time per step: on the device, and for the host to launch it."""
+    """An operator with its time per call: on the device, and for the host to launch it."""
 
     operator: Operator
     device_s: Array
@@ -32,119 +35,253 @@ class PricedOperator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Work:
+    """Seconds per micro-batch by pass (forward, input gradient, weight gradient) and by term."""
+
+    seconds: dict[str, dict[str, Array]]
+    host: Array
+
+    def of(self, name: str) -> Array:
+        """Return the device seconds of one pass."""
+        return total(list(self.seconds[name].values()))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Arrays over cases."""
 
     operators: list[PricedOperator]
     terms: dict[str, Array]
-    collective_s: Array
-    collective_source: str
-    memory: MemoryTerms
-    peak_memory_bytes: Array
+    step_time_s: Array
+    reduction_s: Array
+    memory: dict[str, MemoryTerms]
+    memory_overhead: Array
+    framework_bytes: Array
     model_flops: Array
 
     @property
-    def step_time_s(self) -> Array:
-        """Seconds per optimizer step."""
-        return total(list(self.terms.values()))
+    def stage_bytes(self) -> dict[str, Array]:
+        """Peak bytes of a rank on each kind of stage."""
+        return {
+            stage: terms.tensors * (1.0 + self.memory_overhead) + self.framework_bytes
+            for stage, terms in self.memory.items()
+        }
+
+    @property
+    def peak_memory_bytes(self) -> Array:
+        """Peak bytes of the rank that needs the most."""
+        return np.maximum.reduce(list(self.stage_bytes.values()))
 
 
-def evaluate(cases: Cases, cluster: ClusterSpec) -> Evaluation:
-    """Return time and memory of all cases; raise PlanError when the cluster has no efficiency curves."""
-    efficiency = cluster.efficiency
-    if efficiency is None:
-        raise PlanError(
-            f"The achieved rates of '{cluster.name}' are unknown. "
-            "Measure it with gnomon calibrate, or choose a catalog cluster that has them."
-        )
-    priced = [_price(operator, efficiency, cases.precision) for operator in training_operators(cases)]
-    terms = {term: np.zeros_like(cases.tokens) for term in TIME_TERMS}
-    for item in priced:
-        terms[item.operator.term] = terms[item.operator.term] + item.device_s
-    backward = total([p.device_s + p.launch_s for p in priced if p.operator.phase == "backward"])
-    collective, exposed, source = _gradient_reduction(cases, cluster, backward / cases.accumulation)
-    terms["communication_s"] = exposed
-    data_s = _data_s(cases, efficiency)
-    terms["data_s"] = np.zeros_like(data_s) if efficiency.asynchronous else data_s
-    terms["idle_s"] = _idle_s(priced, efficiency, cases, data_s)
-    memory = training_memory(cases)
-    causal_flops = model_flops_per_step(
-        cases.model, cases.tokens * cases.accumulation * cases.dp, cases.seq_len, cases.causal
+def evaluate(cases: Cases) -> Evaluation:
+    """Return time and memory of all cases."""
+    priced = [_price(operator, cases) for operator in training_operators(cases)]
+    layer = _with_collectives(cases, _work(priced, "layer"))
+    first, last, step = (_work(priced, place) for place in ("first", "last", "step"))
+    counts = stage_layers(cases)
+    one = cases.split.pp == 1
+    stages = {
+        "first": _stage(layer, counts.first, [(first, 1.0), (last, one)]),
+        "middle": _stage(layer, counts.middle, [(first, one), (last, one)]),
+        "last": _stage(layer, counts.last, [(first, one), (last, 1.0)]),
+    }
+    idle = {name: _idle_s(cases, work) for name, work in stages.items()}
+    pipeline = pipeline_cost(
+        cases.split.schedule,
+        cases.split.pp,
+        cases.split.vpp,
+        cases.accumulation,
+        *(_stage_times(work, idle[name]) for name, work in stages.items()),
+        stage_send_s(cases),
     )
-    return Evaluation(
-        operators=priced,
-        terms=terms,
-        collective_s=collective,
-        collective_source=source,
-        memory=memory,
-        peak_memory_bytes=memory.tensors * (1.0 + efficiency.allocator_overhead) + efficiency.framework_bytes,
-        model_flops=causal_flops,
-    )
+    return _compose(cases, priced, stages, idle, step, pipeline)
 
 
 def total(arrays: list[Array]) -> Array:
-    """Return the elementwise sum of arrays of one shape, in order, so that an array gives what its scalars give."""
-    return sum(arrays[1:], start=arrays[0])
+    """Return the elementwise sum of arrays, in order, so that an array gives what its scalars give."""
+    return sum(arrays[1:], start=arrays[0]) if arrays else np.zeros(1)
 
 
-def _price(operator: Operator, efficiency: Efficiency, precision: str) -> PricedOperator:
-    compute, memory, name = operator_time_s(operator, efficiency, precision)
-    device = operator.calls * np.maximum(compute, memory)
+def _price(operator: Operator, cases: Cases) -> PricedOperator:
+    compute, memory, name = cases.rates.price(operator, cases.precision)
+    storage = cases.storage
     dispatch = {
-        "forward": efficiency.dispatch_forward_s,
-        "backward": efficiency.dispatch_backward_s,
-        "optimizer": 0.0,
+        "forward": storage.dispatch_forward_s,
+        "backward": storage.dispatch_backward_s,
+        "optimizer": np.zeros(1),
     }[operator.phase]
     return PricedOperator(
         operator=operator,
-        device_s=device,
+        device_s=operator.calls * np.maximum(compute, memory),
         launch_s=operator.calls * operator.launches * dispatch,
         memory_bound=memory >= compute,
         curve_name=name,
     )
 
 
-def _idle_s(priced: list[PricedOperator], efficiency: Efficiency, cases: Cases, data_s: Array) -> Array:
-    """Return the launch time that shows: all of it on a synchronous device.
+def _work(priced: list[PricedOperator], place: str) -> Work:
+    seconds: dict[str, dict[str, Array]] = {name: {} for name in PASSES}
+    host = np.zeros(1)
+    for item in priced:
+        operator = item.operator
+        if operator.place != place:
+            continue
+        name = "forward" if operator.phase == "forward" else "weight" if operator.key == "grad_weight" else "input"
+        terms = seconds[name]
+        terms[operator.term] = terms.get(operator.term, np.zeros(1)) + item.device_s
+        host = host + item.launch_s
+    return Work(seconds=seconds, host=host)
+
+
+def _with_collectives(cases: Cases, layer: Work) -> Work:
+    """Add what one layer waits for its collectives, and what it computes again."""
+    split, storage = cases.split, cases.storage
+    traffic = layer_traffic(cases)
+    forward, backward = layer.of("forward"), layer.of("input") + layer.of("weight")
+    attention = layer.seconds["forward"].get("attention_s", np.zeros(1))
+    waits = {}
+    for name, compute, inner in (("forward", forward, attention), ("backward", backward, 2.5 * attention)):
+        tensor, context, expert, shard = (
+            getattr(traffic, f"{kind}_{name}") for kind in ("tensor", "context", "expert", "shard")
+        )
+        waits[name] = (
+            (1.0 - storage.overlap_tensor) * tensor
+            + exposed_s(context, np.zeros(1), inner, storage.overlap_context)
+            + exposed_s(expert, np.zeros(1), compute, storage.overlap_expert)
+            + exposed_s(shard, np.zeros(1), compute, storage.overlap_shard)
+        )
+    again = split.recompute_share * np.where(split.recompute == 2, 1.0, 0.0)
+    inner_again = split.recompute_share * np.where(split.recompute == 1, 1.0, 0.0)
+    recompute = again * forward + inner_again * attention
+    repeated = again * (traffic.tensor_forward * (1.0 - storage.overlap_tensor) + traffic.expert_forward)
+    offload = 2.0 * _offloaded_s(cases)
+    seconds = {
+        "forward": {**layer.seconds["forward"], "communication_s": waits["forward"]},
+        "input": {
+            **layer.seconds["input"],
+            "communication_s": waits["backward"] + repeated + exposed_s(offload, np.zeros(1), forward + backward, np.ones(1)),
+            "recompute_s": recompute,
+        },
+        "weight": layer.seconds["weight"],
+    }
+    collectives = traffic.calls * (2.0 + again) * storage.collective_dispatch_s
+    share = np.where(forward + backward > 0, forward / (forward + backward), 0.0)
+    return Work(seconds=seconds, host=layer.host * (1.0 + again * share) + collectives)
+
+
+def _offloaded_s(cases: Cases) -> Array:
+    from gnomon.plan.memory import layer_activations_bytes
+
+    return cases.split.offload_activations * layer_activations_bytes(cases) / cases.host_bandwidth
+
+
+def _stage(layer: Work, layers: Array, extras: list[tuple[Work, Array | float]]) -> Work:
+    """Return the work of one stage: its layers, and embedding or head where it has them."""
+    seconds = {name: {term: value * layers for term, value in layer.seconds[name].items()} for name in PASSES}
+    host = layer.host * layers
+    for work, has in extras:
+        host = host + work.host * has
+        for name in PASSES:
+            for term, value in work.seconds[name].items():
+                seconds[name][term] = seconds[name].get(term, np.zeros(1)) + value * has
+    return Work(seconds=seconds, host=host)
+
+
+def _idle_s(cases: Cases, work: Work) -> Array:
+    """Return the launch time of one micro-batch that shows: all of it on a synchronous device.
 
     Else what the host, which also makes the batches, needs longer than the device.
     """
-    host = total([item.launch_s for item in priced])
-    host = host + efficiency.dispatch_optimizer_s * num_parameter_tensors(cases.model)
-    if not efficiency.asynchronous:
-        return host
-    device = total([item.device_s for item in priced])
-    return np.maximum(host + data_s - device, 0.0)
+    device = total([work.of(name) for name in PASSES])
+    waiting = np.maximum(work.host + _data_s(cases) - device, 0.0)
+    return np.where(cases.storage.asynchronous > 0, waiting, work.host)
 
 
-def num_parameter_tensors(model: ModelSpec) -> int:
-    """Return the number of separate parameter tensors of a dense decoder."""
-    norm = 2 if model.norm == "layernorm" and model.norm_bias else 1
-    biases = int(model.attention_bias) + int(model.attention_output_bias) + 2 * int(model.mlp_bias)
-    layer = 4 + biases + 2 * norm + (2 * norm if model.qk_norm else 0)
-    return model.num_layers * layer + norm + 1 + int(model.position == "learned") + int(not model.tied_embeddings)
+def _stage_times(work: Work, idle: Array) -> StageTimes:
+    forward, backward, weight = (work.of(name) for name in PASSES)
+    whole = forward + backward + weight
+    stretch = np.where(whole > 0, (whole + idle) / np.where(whole > 0, whole, 1.0), 1.0)
+    return StageTimes(forward=forward * stretch, backward_input=backward * stretch, backward_weight=weight * stretch)
 
 
-def _data_s(cases: Cases, efficiency: Efficiency) -> Array:
-    """Return the time to make the batches, where it was measured; loaders in other processes cost the step nothing."""
-    if "data" not in efficiency.memory:
-        return np.zeros_like(cases.tokens)
+def _compose(cases, priced, stages, idle, step, pipeline) -> Evaluation:  # type: ignore[no-untyped-def]
+    storage, micro_batches = cases.storage, cases.accumulation
+    busiest = _slowest(stages, idle)
+    names = {term for work in stages.values() for name in PASSES for term in work.seconds[name]}
+    terms = {term: np.zeros(1) for term in TIME_TERMS}
+    for term in names:
+        per_stage = {
+            stage: total([work.seconds[name].get(term, np.zeros(1)) for name in PASSES])
+            for stage, work in stages.items()
+        }
+        terms[term] = terms[term] + micro_batches * _choose(busiest, per_stage)
+    for term, value in _step_terms(step).items():
+        terms[term] = terms[term] + value
+    data = micro_batches * _data_s(cases)
+    terms["idle_s"] = micro_batches * _choose(busiest, idle) + storage.step_overhead_s + _parameters_host_s(cases)
+    terms["data_s"] = np.where(storage.asynchronous > 0, 0.0, data)
+    terms["bubble_s"] = np.maximum(pipeline.total_s - micro_batches * _slowest_s(stages, idle) - pipeline.send_s, 0.0)
+    reduction, last, gather = gradient_reduction_s(cases)
+    backward = _choose(busiest, {n: w.of("input") + w.of("weight") for n, w in stages.items()}) + _choose(busiest, idle)
+    forward = _choose(busiest, {n: w.of("forward") for n, w in stages.items()})
+    offload = 2.0 * cases.split.offload_optimizer * _optimizer_bytes(cases) / cases.host_bandwidth
+    terms["communication_s"] = (
+        terms["communication_s"]
+        + pipeline.send_s
+        + exposed_s(reduction, last, backward, storage.overlap_data)
+        + exposed_s(gather, np.zeros(1), forward, storage.overlap_data)
+        + offload
+    )
+    return Evaluation(
+        operators=priced,
+        terms=terms,
+        step_time_s=total(list(terms.values())),
+        reduction_s=reduction + gather,
+        memory=stage_memory(cases),
+        memory_overhead=storage.memory_overhead,
+        framework_bytes=storage.framework_bytes,
+        model_flops=step_flops(cases),
+    )
+
+
+def _slowest_s(stages: dict[str, Work], idle: dict[str, Array]) -> Array:
+    return np.maximum.reduce(
+        np.broadcast_arrays(*[total([w.of(n) for n in PASSES]) + idle[s] for s, w in stages.items()])
+    )
+
+
+def _slowest(stages: dict[str, Work], idle: dict[str, Array]) -> NDArray[np.intp]:
+    seconds = [total([w.of(n) for n in PASSES]) + idle[s] for s, w in stages.items()]
+    return np.argmax(np.stack(np.broadcast_arrays(*seconds)), axis=0)
+
+
+def _choose(index: NDArray[np.intp], values: dict[str, Array]) -> Array:
+    return np.choose(index, np.broadcast_arrays(*values.values(), index.astype(np.float64))[:-1])
+
+
+def _step_terms(step: Work) -> dict[str, Array]:
+    terms: dict[str, Array] = {}
+    for name in PASSES:
+        for term, value in step.seconds[name].items():
+            terms[term] = terms.get(term, np.zeros(1)) + value
+    return terms
+
+
+def _parameters_host_s(cases: Cases) -> Array:
+    """Return the host's time per step for the parameter tensors: clipping, optimizer, zeroing."""
+    return cases.storage.dispatch_optimizer_s * cases.model.parameter_tensors
+
+
+def _data_s(cases: Cases) -> Array:
+    """Return the time to make one micro-batch, where it was measured; other loaders cost the step nothing."""
+    if not isinstance(cases.rates, MeasuredRates) or "data" not in cases.rates.efficiency.memory:
+        return np.zeros(1)
     size = cases.tokens * TOKEN_BYTES
-    curve, _ = lookup(efficiency.memory, "data", cases.precision, "data")
-    return cases.accumulation * size / curve.at(size)
+    curve, _ = lookup(cases.rates.efficiency.memory, "data", cases.precision, "data")
+    return size / curve.at(size)
 
 
-def _gradient_reduction(cases: Cases, cluster: ClusterSpec, backward_s: Array) -> tuple[Array, Array, str]:
-    """Return (total seconds, exposed seconds, source) of the data-parallel all-reduce for each case."""
-    collective, exposed = np.zeros_like(cases.tokens), np.zeros_like(cases.tokens)
-    source = "one rank: nothing to reduce"
-    overlap = cluster.efficiency.communication_overlap if cluster.efficiency else 0.0
-    buckets = gradient_buckets(float(cases.num_parameters * FP32_BYTES))
-    for degree in np.unique(cases.dp):
-        if degree == 1:
-            continue
-        here = cases.dp == degree
-        times, source = all_reduce_s(cluster, buckets, int(degree))
-        collective[here] = float(np.sum(times))
-        exposed[here] = exposed_s([float(t) for t in times], backward_s[here], overlap)
-    return collective, exposed, source
+def _optimizer_bytes(cases: Cases) -> Array:
+    from gnomon.plan.stages import updated_parameters
+
+    return updated_parameters(cases) * cases.storage.master_bytes

@@ -1,7 +1,7 @@
-"""Memory at the peak of a training step, from the tensors that autograd keeps.
+"""Memory at the peak of a training step on each kind of pipeline stage, from the tensors that autograd keeps.
 
-Two instants can be the peak: the start of the backward pass, when every activation is alive, and its end, when
-every gradient is. In between both change linearly with the layer, so one of the ends is the largest.
+Two instants can be the peak of a stage: the start of a backward pass, when the most activations are alive, and its
+end, when every gradient is. In between both change linearly with the layer, so one of the ends is the largest.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gnomon.plan.flops import layer_matmuls
-from gnomon.plan.operators import Cases
+from gnomon.plan.arrays import Array
+from gnomon.plan.cases import Cases
+from gnomon.plan.schedule import in_flight
+from gnomon.plan.stages import STAGES, shards, stage_layers, stage_parameters
 from gnomon.plan.traffic import FP32_BYTES
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,77 +33,161 @@ class MemoryTerms:
         return self.weights + self.gradients + self.optimizer + self.activations + self.communication
 
 
+def stage_memory(cases: Cases) -> dict[str, MemoryTerms]:
+    """Return the peak of one rank on the first, a middle and the last pipeline stage."""
+    return {stage: _stage_memory(cases, stage) for stage in STAGES}
+
+
 def training_memory(cases: Cases) -> MemoryTerms:
-    """Return the peak of one rank for fp32 weights, gradients and AdamW state (two moments)."""
-    state = np.full_like(cases.tokens, float(cases.num_parameters * FP32_BYTES))
-    distributed = cases.dp > 1
-    held_gradients = np.where(distributed | (cases.accumulation > 1), state, 0.0)
-    forward_end = held_gradients + saved_activations_bytes(cases) + backward_workspace_bytes(cases)
-    backward_end = state
+    """Return the peak of the rank that needs the most."""
+    first, *others = stage_memory(cases).values()
+    for other in others:
+        larger = other.tensors > first.tensors
+        first = MemoryTerms(
+            **{n: np.where(larger, getattr(other, n), getattr(first, n)) for n in MemoryTerms.__dataclass_fields__}
+        )
+    return first
+
+
+def _stage_memory(cases: Cases, stage: str) -> MemoryTerms:
+    split, storage = cases.split, cases.storage
+    shared, experts = stage_parameters(cases, stage)
+    ways, expert_ways = shards(cases)
+
+    def per_rank(from_stage: int) -> Array:
+        sharded = split.zero_stage >= from_stage
+        return shared / np.where(sharded, ways, 1.0) + experts / np.where(sharded, expert_ways, 1.0)
+
+    gradients = per_rank(2) * storage.gradient_bytes
+    forward_end = activations_bytes(cases, stage) + _held_gradients(cases, gradients)
+    buffers = _communication_buffers(cases, shared + experts)
     return MemoryTerms(
-        weights=state,
-        gradients=state,
-        optimizer=2.0 * state,
-        activations=np.maximum(forward_end, backward_end) - state,
-        communication=np.zeros_like(state),
+        weights=per_rank(3) * storage.weight_bytes,
+        gradients=gradients,
+        optimizer=per_rank(1) * storage.master_bytes * (1.0 - split.offload_optimizer),
+        activations=np.maximum(forward_end, gradients) - gradients,
+        communication=buffers,
     )
 
 
+def _held_gradients(cases: Cases, gradients: Array) -> Array:
+    """Return the gradients that exist before backward: all, unless one rank makes them anew each step."""
+    kept = (cases.split.dp > 1) | (cases.accumulation > 1) | (cases.storage.weight_bytes < FP32_BYTES)
+    return np.where(kept, gradients, 0.0)
+
+
+def _communication_buffers(cases: Cases, parameters: Array) -> Array:
+    """Return the weights that are gathered at one time: of two layers when they are sharded (the next is fetched)."""
+    split, model = cases.split, cases.model
+    layers = np.maximum(stage_layers(cases).first, 1.0)
+    gathered = 2.0 * parameters / layers * cases.storage.compute_bytes
+    return np.where((split.zero_stage == 3) & (model.num_layers > 1) & (split.shard_ranks > 1), gathered, 0.0)
+
+
+def activations_bytes(cases: Cases, stage: str) -> Array:
+    """Return the bytes of everything that autograd holds at the start of a backward pass on this stage."""
+    split = cases.split
+    layers = getattr(stage_layers(cases), stage)
+    index = {"first": np.zeros_like(split.pp), "middle": np.minimum(1.0, split.pp - 1.0), "last": split.pp - 1.0}[stage]
+    alive = in_flight(split.schedule, split.pp, split.vpp, cases.accumulation, index)
+    full = split.recompute == 2
+    share = np.where(full, split.recompute_share, 0.0)
+    whole = layer_activations_bytes(cases)
+    kept = (1.0 - share) * whole + share * layer_input_bytes(cases)
+    held = alive * layers * kept * (1.0 - split.offload_activations)
+    workspace = np.where(share > 0, whole, 0.0)
+    head = (split.pp == 1) | (stage == "last")
+    last = np.where(head, _head_bytes(cases), 0.0)
+    return held + last + np.where(head, 0.0, _layer_workspace(cases)) + workspace + cast_weights_bytes(cases, stage)
+
+
+def layer_input_bytes(cases: Cases) -> Array:
+    """Return the bytes of one layer's input, all that full recomputation keeps."""
+    return cases.stream_tokens * cases.model.hidden * cases.storage.stream_bytes
+
+
 def layer_activations_bytes(cases: Cases) -> Array:
-    """Return the bytes that one layer keeps from forward to backward for one micro-batch.
+    """Return the bytes that one average layer keeps from forward to backward for one micro-batch on one rank.
 
-    The residual stream and the normalisations are fp32; inputs and outputs of matrix products, attention and
-    activation are in the compute dtype (`c` bytes).
+    With 16-bit storage, dropout and a GPT this is  s b h (10 + 24 / t + 5 a s / h t)  bytes, or all of it over t with
+    sequence parallelism (Korthikanti et al., arXiv 2205.05198, equations 1 to 4). Products keep their inputs, norms
+    and residuals the stream; with 8-bit operands the kept inputs of products are 8-bit copies.
     """
-    model, tokens, c = cases.model, cases.tokens, cases.compute_bytes
-    norms = float(model.num_norms_per_layer)
-    residual = norms * FP32_BYTES * model.hidden_size
-    normalised = norms * c * model.hidden_size
-    qkv = float(model.query_size + 2 * model.kv_size) * c
-    attention = float(model.query_size) * c + FP32_BYTES * model.num_heads
-    gated = 3.0 if model.gated_mlp else 1.0
-    feed_forward = (gated + 1.0) * model.ffn_hidden_size * c
-    return tokens * (residual + normalised + qkv + attention + feed_forward + _extra_per_token(cases))
+    return sum(activation_tensors(cases).values(), start=np.zeros(1))
 
 
-def _extra_per_token(cases: Cases) -> float:
-    """Return the bytes per token of what only some models keep: statistics, rotated and normalised heads."""
-    model, c = cases.model, cases.compute_bytes
-    heads = float(model.query_size + model.kv_size)
-    extra = 4.0 * FP32_BYTES if model.norm == "layernorm" else 2.0 * FP32_BYTES
-    decomposed = model.norm == "rmsnorm" and not cases.fused_rmsnorm
-    if decomposed:
-        extra += 2.0 * FP32_BYTES * model.hidden_size
-    if model.position == "rope":
-        extra += heads * c
-    if model.qk_norm:
-        extra += heads * (c + (FP32_BYTES if cases.precision == "bf16" else 0.0) + FP32_BYTES * decomposed)
-    return extra
+def activation_tensors(cases: Cases) -> dict[str, Array]:
+    """Return {tensor: bytes} that one average layer keeps for one micro-batch on one rank."""
+    model, split, storage = cases.model, cases.split, cases.storage
+    c, r, tp = storage.compute_bytes, storage.stream_bytes, split.tp
+    stream, tokens = cases.stream_tokens, cases.tokens
+    operand = np.minimum(storage.operand_bytes, c)
+    stored = np.where(operand < c, operand, c)
+    norms = model.norms_per_layer
+    heads = model.query + model.key_value
+    decomposed = (model.layernorm == 0) & (storage.fused_rmsnorm == 0)
+    statistics = np.where(model.layernorm > 0, 4.0, 2.0) * FP32_BYTES
+    scores = cases.micro_batch * model.heads / tp * cases.seq_len * cases.seq_len / split.cp
+    selective = split.recompute >= 1
+    unfused = np.where(cases.flash > 0, 0.0, np.where(selective, 0.0, 1.0))
+    dense = (model.ffn * model.dense_layers + model.shared_ffn * model.moe_layers) / model.num_layers / tp * tokens
+    routed_tokens = cases.routed_tokens * model.moe_layers / model.num_layers
+    width = dense + routed_tokens * model.expert_ffn / split.expert_tp
+    gates = np.where(model.gated > 0, np.where(storage.fused > 0, 2.0, 3.0), 1.0)
+    return {
+        "residual stream": stream * norms * model.hidden * r,
+        "norm statistics": stream * (statistics + decomposed * 2.0 * FP32_BYTES * model.hidden),
+        "product inputs": stream * norms * model.hidden * stored,
+        "latents": stream * model.latent * 2.0 * stored,
+        "queries": tokens * model.query / tp * c,
+        "keys": tokens * model.key_value / tp * c,
+        "values": tokens * model.key_value / tp * c,
+        "rotated queries and keys": tokens * model.rope * (1.0 - storage.fused) * heads / tp * c,
+        "normalised queries and keys": tokens
+        * model.qk_norm
+        * heads
+        / tp
+        * (c + FP32_BYTES * storage.autocast + FP32_BYTES * decomposed),
+        "attention output": tokens * (model.query / tp * c + cases.flash * FP32_BYTES * model.heads / tp),
+        "softmax": unfused * scores * c,
+        "attention dropout": unfused * cases.dropout * scores * (c + 1.0),
+        "up projection": width * gates * c,
+        "activation": width * stored,
+        "expert inputs": routed_tokens * model.hidden * (c + stored),
+        "dropout masks": stream * cases.dropout * 2.0 * model.hidden,
+    }
 
 
-def saved_activations_bytes(cases: Cases) -> Array:
-    """Return the bytes of everything that autograd holds when the loss has been computed."""
-    model, tokens, c = cases.model, cases.tokens, cases.compute_bytes
-    final = tokens * model.hidden_size * (FP32_BYTES + c)
-    loss = tokens * model.vocab_size * FP32_BYTES
-    weight_copies = cast_weights_bytes(cases)
-    return model.num_layers * layer_activations_bytes(cases) + final + loss + weight_copies
+def _head_bytes(cases: Cases) -> Array:
+    """Return what the last stage holds when the loss has been computed, and the larger transient after it."""
+    model, storage, tp = cases.model, cases.storage, cases.split.tp
+    c, r = storage.compute_bytes, storage.stream_bytes
+    final = cases.stream_tokens * model.hidden * (r + c)
+    logits = cases.tokens * model.vocab / tp
+    loss = logits * FP32_BYTES
+    gradient = logits * (FP32_BYTES + c * (c < FP32_BYTES))
+    return (1.0 + model.mtp_layers) * (final + loss) + np.maximum(gradient, _layer_workspace(cases) - loss)
 
 
-def cast_weights_bytes(cases: Cases) -> float:
-    """Return the bytes of the bf16 copies that autocast makes of the matrix weights."""
-    if cases.precision == "fp32":
-        return 0.0
-    model = cases.model
-    layer = sum(n * k for n, k in layer_matmuls(model).values())
-    return float(cases.compute_bytes * (model.num_layers * layer + model.vocab_size * model.hidden_size))
+def _layer_workspace(cases: Cases) -> Array:
+    """Return the gradients alive together in the feed-forward's backward, less the tensors released before them."""
+    model, storage = cases.model, cases.storage
+    gates = 1.0 + model.gated
+    width = cases.tokens / cases.split.tp * np.where(model.dense_layers > 0, model.ffn, model.shared_ffn)
+    width = np.maximum(width, cases.routed_tokens * model.expert_ffn / cases.split.expert_tp)
+    return width * gates * storage.compute_bytes + cases.stream_tokens * model.hidden * FP32_BYTES
 
 
-def backward_workspace_bytes(cases: Cases) -> Array:
-    """Return the larger transient at the start of backward: the loss gradient, or the last layer's MLP."""
-    model, tokens, c = cases.model, cases.tokens, cases.compute_bytes
-    logits = tokens * model.vocab_size * (FP32_BYTES + (c if cases.precision == "bf16" else 0))
-    # the gradients that are alive together, less the saved tensors that the products before have released
-    width = model.ffn_hidden_size * (2.0 if model.gated_mlp else 1.0)
-    feed_forward = tokens * (width * c + model.hidden_size * FP32_BYTES) - tokens * model.vocab_size * FP32_BYTES
-    return np.maximum(logits, feed_forward)
+def cast_weights_bytes(cases: Cases, stage: str) -> Array:
+    """Return the bytes of the 16-bit copies that autocast makes of the matrix weights."""
+    model, storage = cases.model, cases.storage
+    layers = getattr(stage_layers(cases), stage)
+    share = {"dense": model.dense_layers, "moe": model.moe_layers, "expert": model.moe_layers * model.experts}
+    from gnomon.plan.sizes import PRODUCTS
+
+    layer = sum(
+        (n * k * share.get(PRODUCTS[name][1], model.num_layers) / model.num_layers)
+        for name, (n, k) in model.products.items()
+    )
+    head = ((cases.split.pp == 1) | (stage == "last")) * model.vocab * model.hidden
+    return storage.autocast * storage.compute_bytes * (layers * layer + head) / cases.split.tp

@@ -1,258 +1,277 @@
-"""The operators of one training step of a dense decoder on one rank, as arrays over cases.
+"""The operators of one training step on one rank of any layout, as arrays over cases.
 
-A case is one (sequence length, micro-batch, accumulation, data-parallel degree); a scalar question is an array of
-one. Times are not decided here: each operator only says what it computes and moves, and which curve prices it.
+Times are not decided here: each operator only says what it computes and moves, and which curve prices it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from gnomon.plan.flops import attention_flops, layer_matmuls, matmul_flops
-from gnomon.plan.traffic import COMPUTE_BYTES, TRAFFIC
-from gnomon.spec import ModelSpec
+from gnomon.plan.arrays import Array
+from gnomon.plan.cases import Cases
+from gnomon.plan.operator import Operator, Phase, Place
+from gnomon.plan.sizes import PRODUCTS, attended_tokens
+from gnomon.plan.stages import held_parameters, updated_parameters
+from gnomon.plan.traffic import OTHER_TRAFFIC, SAME_CURVE, TRAFFIC
 
-Array = NDArray[np.float64]
-Phase = Literal["forward", "backward", "optimizer"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cases:
-    """What varies in one evaluation: arrays of equal shape (n,). Model and precision are the same for all."""
-
-    model: ModelSpec
-    precision: str
-    causal: bool
-    clipping: bool
-    num_parameters: int
-    fused_rmsnorm: bool
-    seq_len: Array
-    micro_batch: Array
-    accumulation: Array
-    dp: Array
-
-    @classmethod
-    def build(
-        cls,
-        model: ModelSpec,
-        num_parameters: int,
-        *,
-        seq_len: ArrayLike,
-        micro_batch: ArrayLike,
-        accumulation: ArrayLike = 1,
-        dp: ArrayLike = 1,
-        precision: str = "fp32",
-        causal: bool = True,
-        clipping: bool = True,
-        fused_rmsnorm: bool = True,
-    ) -> Cases:
-        """Broadcast scalars and arrays against each other.
-
-        `fused_rmsnorm`: PyTorch fuses RMSNorm on CUDA; on a CPU it keeps the normalised tensor too.
-        """
-        arrays = np.broadcast_arrays(
-            *[np.atleast_1d(np.asarray(a, np.float64)) for a in (seq_len, micro_batch, accumulation, dp)]
-        )
-        return cls(
-            model=model,
-            precision=precision,
-            causal=causal,
-            clipping=clipping,
-            num_parameters=num_parameters,
-            fused_rmsnorm=fused_rmsnorm,
-            seq_len=arrays[0],
-            micro_batch=arrays[1],
-            accumulation=arrays[2],
-            dp=arrays[3],
-        )
-
-    @property
-    def tokens(self) -> Array:
-        """Tokens of one micro-batch."""
-        return self.micro_batch * self.seq_len
-
-    @property
-    def compute_bytes(self) -> int:
-        """Bytes per element in the compute dtype."""
-        return COMPUTE_BYTES[self.precision]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operator:
-    """`calls` launches per optimizer step, each of `flops` FLOPs that moves `traffic_bytes`."""
-
-    name: str
-    phase: Phase
-    term: str
-    curve: Literal["matmul", "attention", "memory"]
-    key: str
-    calls: Array
-    flops: Array
-    traffic_bytes: Array
-    point: tuple[Array, ...]
-    launches: float = 1.0
+PHASES: tuple[tuple[Phase, str], ...] = (("forward", "forward"), ("backward", "grad_input"), ("backward", "grad_weight"))
 
 
 def training_operators(cases: Cases) -> list[Operator]:
     """Return every operator of forward, backward, gradient clipping and optimizer, in the order they run."""
-    return [*_embedding(cases), *_layer(cases), *_head(cases), *_accumulation(cases), *_optimizer(cases)]
+    found = [*_embedding(cases), *_layer(cases), *_head(cases), *_step(cases)]
+    return [o for o in found if np.any((o.calls > 0) & ((o.flops > 0) | (o.traffic_bytes > 0)))]
 
 
 def _embedding(cases: Cases) -> Iterator[Operator]:
-    model, elements = cases.model, cases.tokens * cases.model.hidden_size
-    passes = cases.accumulation
-    yield _memory(cases, "token embedding", "embedding_head_s", "embedding", passes, elements)
-    table = float(model.vocab_size * model.hidden_size)
+    model, tp = cases.model, cases.split.tp
+    elements = cases.tokens * model.hidden
+    table = model.vocab * model.hidden / tp
+    term, place = "embedding_head_s", "first"
+    yield _memory(cases, "token embedding", term, "embedding", 1.0, elements, place=place)
     yield _memory(
-        cases, "token embedding", "embedding_head_s", "embedding_backward", passes, elements + table / 3.0, "backward"
+        cases, "token embedding", term, "embedding_backward", 1.0, elements + table / 3.0, "backward", place=place
     )
-    if model.tied_embeddings:
-        yield _memory(
-            cases,
-            "tied weight gradient",
-            "embedding_head_s",
-            "gradient_add",
-            passes,
-            np.full_like(elements, table),
-            "backward",
-        )
-    if model.position == "learned":
-        yield _memory(cases, "position embedding", "embedding_head_s", "gradient_add", passes, elements)
-        yield _memory(
-            cases, "position embedding", "embedding_head_s", "gradient_add", passes, elements / 3.0, "backward"
-        )
+    yield _memory(cases, "tied weight gradient", term, "gradient_add", model.tied, table, "backward", place=place)
+    positions = model.learned_positions
+    yield _memory(cases, "position embedding", term, "gradient_add", positions, elements, place=place)
+    yield _memory(cases, "position embedding", term, "gradient_add", positions, elements / 3.0, "backward", place=place)
 
 
 def _layer(cases: Cases) -> Iterator[Operator]:
-    model, tokens = cases.model, cases.tokens
-    passes = cases.accumulation * model.num_layers
-    hidden = tokens * model.hidden_size
-    for name, (n, k) in layer_matmuls(model).items():
-        yield from _linear(cases, name, "matmul_s", passes, n, k)
-    yield from _attention(cases, passes)
-    yield from _both(cases, "normalisation", model.norm, passes * model.num_norms_per_layer, hidden)
-    if model.qk_norm:
-        width = float(model.query_size + model.kv_size)
-        yield from _both(cases, "query and key normalisation", model.norm, passes, tokens * width)
-    if model.position == "rope":
-        width = float(model.query_size + model.kv_size)
-        yield from _both(cases, "rotary positions", "rope", passes, tokens * width, launches=14.0)
-    yield from _activation(cases, passes)
-    yield _memory(cases, "residual", "elementwise_s", "residual", passes * 2, hidden)
-    yield _memory(cases, "residual", "elementwise_s", "gradient_add", passes * 2, hidden, "backward")
-    qkv = tokens * float(model.query_size + 2 * model.kv_size)
-    yield _memory(cases, "qkv gradient", "elementwise_s", "copy", passes, qkv, "backward")
-    if cases.precision == "bf16":
-        yield from _casts(cases, "activation casts", "elementwise_s", passes * 2, hidden)
+    model = cases.model
+    for name, (split, layers) in PRODUCTS.items():
+        yield from _product(cases, name, split, layers)
+    yield from _attention(cases)
+    yield from _elementwise(cases)
+    yield from _activation(cases)
+    yield from _experts(cases)
+    hidden = cases.stream_tokens * model.hidden
+    joins = np.where(model.parallel_block > 0, 1.0, 2.0)
+    yield _memory(cases, "residual", "elementwise_s", "residual", 2.0, hidden)
+    yield _memory(cases, "residual", "elementwise_s", "stream_add", joins, hidden, "backward")
+    yield from _both(cases, "dropout", "dropout", 2.0 * cases.dropout, hidden, same=True)
+    qkv = cases.tokens * (model.query + 2 * model.key_value) / cases.split.tp
+    yield _memory(cases, "qkv gradient", "elementwise_s", "copy", 1.0 - cases.storage.fused, qkv, "backward")
+    yield from _casts(cases, "activation casts", "elementwise_s", 2.0, hidden, "layer")
 
 
-def _linear(cases: Cases, name: str, term: str, passes: Array, n: int, k: int) -> Iterator[Operator]:
-    m = cases.tokens
-    size = cases.compute_bytes
-    traffic = size * (m * k + float(n) * k + m * n)
-    flops = matmul_flops(m, n, k)
-    for phase, key in (("forward", "forward"), ("backward", "grad_input"), ("backward", "grad_weight")):
+def _product(cases: Cases, name: str, split: str, layers: str) -> Iterator[Operator]:
+    """Yield the forward product and its two gradients, and the casts of its weight under autocast."""
+    model, tp = cases.model, cases.split.tp
+    n, k = model.products[name]
+    groups, m, ways = np.ones_like(tp), cases.tokens, tp
+    if split == "replicated":
+        # computed by each rank for its own tokens
+        m, ways = cases.stream_tokens, np.ones_like(tp)
+    if layers == "expert":
+        ways = cases.split.expert_tp
+        groups = np.maximum(model.experts / cases.split.ep, 1e-9)
+        m = cases.routed_tokens / groups
+    n_local = n / ways if split == "column" else n
+    k_local = k / ways if split == "row" else k
+    share = _share(cases, layers)
+    yield from _linear(cases, name, "matmul_s", share, (m, n_local, k_local, groups), "layer")
+
+
+def _share(cases: Cases, layers: str) -> Array:
+    """Return the part of the layers that have this kind of feed-forward (all have attention)."""
+    model = cases.model
+    if layers == "attention":
+        return np.ones_like(model.num_layers)
+    return (model.dense_layers if layers == "dense" else model.moe_layers) / model.num_layers
+
+
+def _linear(
+    cases: Cases, name: str, term: str, calls: Array, shape: tuple[Array, Array, Array, Array], place: Place
+) -> Iterator[Operator]:
+    m, n, k, groups = shape
+    storage = cases.storage
+    wide = place != "layer"
+    operand = storage.compute_bytes if wide else storage.operand_bytes
+    flops = 2.0 * m * n * k * groups
+    traffic = groups * (operand * (m * k + n * k) + storage.compute_bytes * m * n)
+    for phase, key in PHASES:
         yield Operator(
             name=name if phase == "forward" else f"{name} ({key.replace('grad_', '')} gradient)",
-            phase="forward" if phase == "forward" else "backward",
+            phase=phase,
+            place=place,
             term=term,
             curve="matmul",
-            key=f"{cases.precision}.{key}",
-            calls=passes,
+            key=key,
+            calls=calls,
             flops=flops,
             traffic_bytes=traffic,
-            point=(m, np.full_like(m, n), np.full_like(m, k)),
-            launches=1.0 if phase == "backward" else 2.0,
+            point=(m, n, k, groups),
+            launches=1.0 if phase == "backward" else 2.0 - storage.fused,
+            wide=wide,
         )
-    if cases.precision == "bf16":
-        elements = np.full_like(m, float(n) * k)
-        casts = "elementwise_s" if term == "matmul_s" else term
-        yield _memory(cases, f"{name} weight cast", casts, "cast_down", passes, elements)
-        yield _memory(cases, f"{name} weight gradient cast", casts, "cast_up", passes, elements, "backward")
+    casts = "elementwise_s" if term == "matmul_s" else term
+    weights = n * k * groups
+    cast_calls = calls * storage.autocast
+    yield _memory(cases, f"{name} weight cast", casts, "cast_down", cast_calls, weights, place=place)
+    yield _memory(
+        cases, f"{name} weight gradient cast", casts, "cast_up", cast_calls, weights, "backward", place=place
+    )
+    narrow = calls * ((storage.operand_bytes < storage.compute_bytes) & (not wide))
+    # inputs in the forward pass, output gradients in the backward pass; each quantised once in both orientations
+    yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * k * groups, place=place)
+    yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * n * groups, "backward", place=place)
 
 
-def _attention(cases: Cases, passes: Array) -> Iterator[Operator]:
-    model = cases.model
-    forward = attention_flops(cases.micro_batch, cases.seq_len, model.query_size, cases.causal)
-    tensors = cases.tokens * float(2 * model.query_size + 2 * model.kv_size) * cases.compute_bytes
-    point = (cases.seq_len, np.full_like(cases.seq_len, model.head_dim))
+def _attention(cases: Cases) -> Iterator[Operator]:
+    model, split, storage = cases.model, cases.split, cases.storage
+    windowed = model.window_layers / model.num_layers
+    none = np.zeros_like(model.window)
+    keys = (1.0 - windowed) * attended_tokens(cases.seq_len, none, cases.causal) + windowed * attended_tokens(
+        cases.seq_len, model.window, cases.causal
+    )
+    heads = model.heads / split.tp
+    forward = 2.0 * cases.tokens * keys * heads * (model.head_dim + model.value_dim)
+    tensors = cases.tokens * (2.0 * model.query + 2.0 * model.key_value) / split.tp * storage.compute_bytes
     # the fused backward recomputes the scores: five products instead of two (arXiv 2205.14135)
-    for phase, factor, moved, launches in (("forward", 1.0, 1.0, 8.0), ("backward", 2.5, 2.0, 8.0)):
+    for phase, factor, moved in (("forward", 1.0, 1.0), ("backward", 2.5, 2.0)):
         yield Operator(
             name="attention",
             phase="forward" if phase == "forward" else "backward",
+            place="layer",
             term="attention_s",
             curve="attention",
-            key=f"{cases.precision}.{phase}",
-            calls=passes,
+            key=phase,
+            calls=cases.flash,
             flops=forward * factor,
             traffic_bytes=tensors * moved,
-            point=point,
-            launches=launches,
+            point=(cases.seq_len, model.head_dim),
+            launches=np.where(storage.fused > 0, 1.0, 8.0),
         )
+    yield from _unfused_attention(cases)
 
 
-def _activation(cases: Cases, passes: Array) -> Iterator[Operator]:
+def _unfused_attention(cases: Cases) -> Iterator[Operator]:
+    """Yield scores, softmax, dropout and values as separate kernels over the whole square, whatever the mask."""
+    model, split = cases.model, cases.split
+    seq, calls = cases.seq_len, 1.0 - cases.flash
+    rows = seq / split.cp
+    groups = cases.micro_batch * model.heads / split.tp
+    scores = groups * rows * seq
+    for name, n, k in (("attention scores", seq, model.head_dim), ("attention values", model.value_dim, seq)):
+        for phase, key in PHASES:
+            yield Operator(
+                name=name,
+                phase=phase,
+                place="layer",
+                term="attention_s",
+                curve="matmul",
+                key=key,
+                calls=calls,
+                flops=2.0 * rows * n * k * groups,
+                traffic_bytes=groups * cases.storage.compute_bytes * (rows * k + n * k + rows * n),
+                point=(rows, n + 0.0 * rows, k + 0.0 * rows, groups),
+                wide=True,
+            )
+    for kind, some in (("softmax", calls), ("dropout", calls * cases.dropout)):
+        yield _memory(cases, f"attention {kind}", "attention_s", kind, some, scores)
+        back = "softmax_backward" if kind == "softmax" else kind
+        yield _memory(cases, f"attention {kind}", "attention_s", back, some, scores, "backward")
+
+
+def _elementwise(cases: Cases) -> Iterator[Operator]:
+    model, storage = cases.model, cases.storage
+    hidden = cases.stream_tokens * model.hidden
+    heads = cases.tokens * (model.query + model.key_value) / cases.split.tp
+    norm = model.norm
+    yield from _both(cases, "normalisation", norm, model.norms_per_layer, hidden)
+    yield from _both(cases, "latent normalisation", norm, model.mla, cases.stream_tokens * model.latent)
+    yield from _both(cases, "query and key normalisation", norm, model.qk_norm, heads)
+    eager, fused = model.rope * (1.0 - storage.fused), model.rope * storage.fused
+    yield from _both(cases, "rotary positions", "rope", eager, heads, launches=14.0)
+    yield from _both(cases, "rotary positions", "rope_fused", fused, heads, launches=2.0, same=True)
+
+
+def _activation(cases: Cases) -> Iterator[Operator]:
+    model, tp = cases.model, cases.split.tp
+    routed = cases.routed_tokens * model.expert_ffn / cases.split.expert_tp * model.moe_layers
+    dense = cases.tokens / tp * (model.ffn * model.dense_layers + model.shared_ffn * model.moe_layers)
+    elements = (dense + routed) / model.num_layers
+    gated, fused = model.gated, cases.storage.fused
+    eager = gated * (1.0 - fused)
+    yield from _both(cases, "activation", model.activation, 1.0 - gated * fused, elements)
+    yield from _both(cases, "gated activation", "gate_fused", gated * fused, elements)
+    yield _memory(cases, "gate", "elementwise_s", "multiply", eager, elements, launches=2.0)
+    yield _memory(cases, "gate", "elementwise_s", "multiply", eager * 2.0, elements, "backward")
+    yield _memory(cases, "gate gradient", "elementwise_s", "copy", eager, elements * 2.0, "backward")
+
+
+def _experts(cases: Cases) -> Iterator[Operator]:
+    """Yield the permutations before and after the experts, and their dispatch."""
     model = cases.model
-    elements = cases.tokens * float(model.ffn_hidden_size)
-    yield from _both(cases, "activation", model.activation, passes, elements)
-    if model.gated_mlp:
-        yield _memory(cases, "gate", "elementwise_s", "multiply", passes, elements, launches=2.0)
-        yield _memory(cases, "gate", "elementwise_s", "multiply", passes * 2, elements, "backward")
-        yield _memory(cases, "gate gradient", "elementwise_s", "copy", passes, elements * 2.0, "backward")
+    share = model.moe_layers / model.num_layers
+    moved = cases.routed_tokens * model.hidden
+    yield from _both(cases, "expert permutation", "permute", 2.0 * share, moved, launches=6.0, same=True)
+    logits = cases.stream_tokens * model.experts
+    yield from _both(cases, "router softmax", "softmax", share, logits, launches=12.0)
 
 
 def _head(cases: Cases) -> Iterator[Operator]:
-    model, passes = cases.model, cases.accumulation
-    hidden = cases.tokens * float(model.hidden_size)
-    logits = cases.tokens * float(model.vocab_size)
-    yield from _both(cases, "final normalisation", model.norm, passes, hidden)
-    yield from _linear(cases, "head", "embedding_head_s", passes, model.vocab_size, model.hidden_size)
-    yield _memory(cases, "loss", "embedding_head_s", "cross_entropy", passes, logits, launches=3.0)
-    yield _memory(cases, "loss", "embedding_head_s", "cross_entropy_backward", passes, logits, "backward", launches=2.0)
-    if cases.precision == "bf16":
-        yield _memory(cases, "logits cast", "embedding_head_s", "cast_up", passes, logits)
-        yield _memory(cases, "logits cast", "embedding_head_s", "cast_down", passes, logits, "backward")
-        yield from _casts(cases, "head input casts", "embedding_head_s", passes, hidden)
+    model, tp = cases.model, cases.split.tp
+    hidden = cases.stream_tokens * model.hidden
+    logits = cases.tokens * model.vocab / tp
+    passes = 1.0 + model.mtp_layers
+    term, place = "embedding_head_s", "last"
+    for phase, kind in (("forward", model.norm), ("backward", f"{model.norm}_backward")):
+        # the final norm is elementwise work like any other
+        step: Phase = "forward" if phase == "forward" else "backward"
+        yield _memory(cases, "final normalisation", "elementwise_s", kind, passes, hidden, step, place=place)
+    shape = (cases.tokens, model.vocab / tp, model.hidden + 0.0 * tp, np.ones_like(tp))
+    yield from _linear(cases, "head", term, passes, shape, place)
+    yield _memory(cases, "loss", term, "cross_entropy", passes, logits, launches=3.0, place=place)
+    yield _memory(cases, "loss", term, "cross_entropy_backward", passes, logits, "backward", 2.0, place)
+    casts = passes * cases.storage.autocast
+    yield _memory(cases, "logits cast", term, "cast_up", casts, logits, place=place)
+    yield _memory(cases, "logits cast", term, "cast_down", casts, logits, "backward", place=place)
+    yield from _casts(cases, "head input casts", term, passes, hidden, place)
 
 
-def _accumulation(cases: Cases) -> Iterator[Operator]:
-    """Every micro-batch after the first adds its gradients to those that are there."""
-    elements = np.full_like(cases.tokens, float(cases.num_parameters))
+def _step(cases: Cases) -> Iterator[Operator]:
+    """Yield what happens once per optimizer step over the parameters that a rank holds or updates."""
+    held, updated = held_parameters(cases), updated_parameters(cases)
+    more = np.maximum(cases.accumulation - 1.0, 0.0)
+    storage = cases.storage
     yield _memory(
-        cases,
-        "gradient accumulation",
-        "elementwise_s",
-        "gradient_add",
-        np.maximum(cases.accumulation - 1.0, 0.0),
-        elements,
-        "backward",
+        cases, "gradient accumulation", "elementwise_s", "gradient_add", more, held, "backward", place="step"
     )
-
-
-def _optimizer(cases: Cases) -> Iterator[Operator]:
-    elements = np.full_like(cases.tokens, float(cases.num_parameters))
-    once = np.ones_like(cases.tokens)
-    if cases.clipping:
-        yield _memory(cases, "gradient clipping", "optimizer_s", "gradient_norm", once, elements, "optimizer", 4.0)
-    yield _memory(cases, "AdamW", "optimizer_s", "adamw", once, elements, "optimizer", 2.0)
+    wide = storage.weight_bytes == 4.0
+    # fp32: the measured kernels; else read gradient, masters and moments, write masters, moments and weights
+    clip, adam = cases.clipping * wide, 1.0 * wide
+    yield _memory(cases, "gradient clipping", "optimizer_s", "gradient_norm", clip, updated, "optimizer", 4.0, "step")
+    yield _memory(cases, "AdamW", "optimizer_s", "adamw", adam, updated, "optimizer", 2.0, "step")
+    moved = storage.gradient_bytes * (1.0 + 2.0 * cases.clipping) + 2.0 * storage.master_bytes + storage.weight_bytes
+    yield _memory(cases, "AdamW", "optimizer_s", "optimizer", 1.0 - wide, updated * moved, "optimizer", 4.0, "step")
 
 
 def _both(
-    cases: Cases, name: str, kind: str, passes: Array, elements: Array, launches: float = 1.0
+    cases: Cases,
+    name: str,
+    kind: str,
+    calls: Array | float,
+    elements: Array,
+    launches: float = 1.0,
+    same: bool = False,
 ) -> Iterator[Operator]:
-    yield _memory(cases, name, "elementwise_s", kind, passes, elements, "forward", launches)
-    yield _memory(cases, name, "elementwise_s", f"{kind}_backward", passes, elements, "backward", launches)
+    """Yield an elementwise operator and its backward (of the `same` traffic, or of its own kind)."""
+    yield _memory(cases, name, "elementwise_s", kind, calls, elements, "forward", launches)
+    backward = kind if same else f"{kind}_backward"
+    yield _memory(cases, name, "elementwise_s", backward, calls, elements, "backward", launches)
 
 
-def _casts(cases: Cases, name: str, term: str, passes: Array, elements: Array) -> Iterator[Operator]:
-    yield _memory(cases, name, term, "cast_down", passes, elements)
-    yield _memory(cases, name, term, "cast_up", passes, elements, "backward")
+def _casts(
+    cases: Cases, name: str, term: str, calls: Array | float, elements: Array, place: Place
+) -> Iterator[Operator]:
+    some = calls * cases.storage.autocast
+    yield _memory(cases, name, term, "cast_down", some, elements, place=place)
+    yield _memory(cases, name, term, "cast_up", some, elements, "backward", place=place)
 
 
 def _memory(
@@ -260,21 +279,25 @@ def _memory(
     name: str,
     term: str,
     kind: str,
-    calls: Array,
+    calls: Array | float,
     elements: Array,
     phase: Phase = "forward",
     launches: float = 1.0,
+    place: Place = "layer",
 ) -> Operator:
-    traffic = elements * TRAFFIC[kind].bytes_per_element(cases.precision)
+    storage = cases.storage
+    traffic = TRAFFIC.get(kind) or OTHER_TRAFFIC[kind]
+    size = traffic.fixed + traffic.per_compute_byte * storage.compute_bytes + traffic.per_stream_byte * storage.stream_bytes
+    moved = elements * size * (storage.passes if place == "layer" else 1.0)
     return Operator(
         name=name,
         phase=phase,
+        place=place,
         term=term,
         curve="memory",
-        key=kind,
-        calls=calls,
-        flops=np.zeros_like(traffic),
-        traffic_bytes=traffic,
-        point=(traffic,),
+        key=SAME_CURVE.get(kind, kind),
+        calls=np.asarray(calls, dtype=np.float64) * np.ones(1),
+        flops=np.zeros(1),
+        traffic_bytes=moved,
         launches=launches,
     )

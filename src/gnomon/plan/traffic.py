@@ -15,14 +15,18 @@ COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes per element: `fixed` whatever the precision, plus `per_compute_byte` times the compute dtype's size."""
+    """Bytes per element: `fixed` whatever the precision, plus multiples of the sizes of two dtypes.
+
+    `per_compute_byte` times that of the compute dtype, `per_stream_byte` times that of the residual stream.
+    """
 
     fixed: float = 0.0
     per_compute_byte: float = 0.0
+    per_stream_byte: float = 0.0
 
     def bytes_per_element(self, precision: str) -> float:
-        """Return the bytes moved for each element."""
-        return self.fixed + self.per_compute_byte * COMPUTE_BYTES[precision]
+        """Return the bytes moved for each element under autocast (an fp32 residual stream)."""
+        return self.fixed + self.per_compute_byte * COMPUTE_BYTES[precision] + self.per_stream_byte * FP32_BYTES
 
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "relu")
@@ -31,7 +35,7 @@ NORMS = ("layernorm", "rmsnorm")
 TRAFFIC: dict[str, Traffic] = {
     "copy": Traffic(per_compute_byte=2),
     "multiply": Traffic(per_compute_byte=3),
-    "residual": Traffic(fixed=8, per_compute_byte=1),
+    "residual": Traffic(per_stream_byte=2, per_compute_byte=1),
     "gradient_add": Traffic(fixed=12),
     "cast_down": Traffic(fixed=6),
     "cast_up": Traffic(fixed=6),
@@ -48,8 +52,24 @@ for _name in ACTIVATIONS:
     TRAFFIC[_name] = Traffic(per_compute_byte=2)
     TRAFFIC[f"{_name}_backward"] = Traffic(per_compute_byte=3)
 for _name in NORMS:
-    TRAFFIC[_name] = Traffic(fixed=8)
-    TRAFFIC[f"{_name}_backward"] = Traffic(fixed=12)
+    TRAFFIC[_name] = Traffic(per_stream_byte=2)
+    TRAFFIC[f"{_name}_backward"] = Traffic(per_stream_byte=3)
+
+# kernels of other software stacks: priced at the rate of `copy` or a generation's constant, never measured here
+OTHER_TRAFFIC: dict[str, Traffic] = {
+    "stream_add": Traffic(per_stream_byte=3),
+    "rope_fused": Traffic(per_compute_byte=2),
+    "gate_fused": Traffic(per_compute_byte=3),
+    "gate_fused_backward": Traffic(per_compute_byte=5),
+    "softmax": Traffic(per_compute_byte=2),
+    "softmax_backward": Traffic(per_compute_byte=3),
+    "dropout": Traffic(fixed=1, per_compute_byte=2),
+    "permute": Traffic(per_compute_byte=2),
+    "quantize": Traffic(fixed=2, per_compute_byte=1),
+    "optimizer": Traffic(fixed=1),
+}
+# a kind that moves the same tensors as a measured one
+SAME_CURVE = {"stream_add": "gradient_add"}
 
 CASTS = ("cast_down", "cast_up")
 PRECISION_DEPENDENT = tuple(kind for kind, traffic in TRAFFIC.items() if traffic.per_compute_byte)

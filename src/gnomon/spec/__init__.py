@@ -4,9 +4,11 @@ from gnomon.spec._noun import FrozenMap, Noun
 from gnomon.spec.breakdown import MEMORY_TERMS, TIME_TERMS, MemoryBreakdown, TimeBreakdown
 from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec, NetworkTier
 from gnomon.spec.curves import CollectiveCurve, Efficiency, GridCurve, SizeCurve
+from gnomon.spec.device_rates import DeviceRates
 from gnomon.spec.hardware_profile import HardwareProfile
 from gnomon.spec.layout import Layout
 from gnomon.spec.model import MLASpec, ModelSpec, MoESpec
+from gnomon.spec.stack import StackSpec
 from gnomon.spec.workload import Workload
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "AcceleratorSpec",
     "ClusterSpec",
     "CollectiveCurve",
+    "DeviceRates",
     "Efficiency",
     "FrozenMap",
     "GridCurve",
@@ -27,6 +30,7 @@ __all__ = [
     "NetworkTier",
     "Noun",
     "SizeCurve",
+    "StackSpec",
     "TimeBreakdown",
     "Workload",
 ]

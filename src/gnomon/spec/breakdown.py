@@ -11,8 +11,10 @@ TIME_TERMS = {
     "attention_s": "attention",
     "elementwise_s": "normalisation and elementwise",
     "embedding_head_s": "embedding, head and loss",
+    "recompute_s": "recomputation",
     "optimizer_s": "optimizer and clipping",
     "communication_s": "communication (exposed)",
+    "bubble_s": "pipeline bubble",
     "data_s": "data",
     "idle_s": "launch overhead and idle",
 }
@@ -33,8 +35,10 @@ class TimeBreakdown(Noun):
     attention_s: NonNegativeFloat = 0.0
     elementwise_s: NonNegativeFloat = 0.0
     embedding_head_s: NonNegativeFloat = 0.0
+    recompute_s: NonNegativeFloat = 0.0
     optimizer_s: NonNegativeFloat = 0.0
     communication_s: NonNegativeFloat = 0.0
+    bubble_s: NonNegativeFloat = 0.0
     data_s: NonNegativeFloat = 0.0
     idle_s: NonNegativeFloat = 0.0
 

@@ -9,10 +9,8 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, Po
 from gnomon.errors import SpecError
 from gnomon.spec._noun import FrozenMap, Noun
 from gnomon.spec.curves import Efficiency
+from gnomon.spec.device_rates import DeviceRates, Dtype
 from gnomon.units import parse_bytes
-
-Dtype = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "int8"]
-
 
 def _parse_bytes(value: Any) -> Any:
     if not isinstance(value, str):
@@ -34,6 +32,9 @@ class AcceleratorSpec(Noun):
         default=None, description="a number, or text with a unit: 80 GiB"
     )
     memory_bandwidth_bytes_per_s: PositiveFloat | None = None
+    host_bandwidth_bytes_per_s: PositiveFloat | None = Field(
+        default=None, description="between the device and its host's memory, per direction"
+    )
     tdp_w: PositiveFloat | None = None
     num_compute_units: PositiveInt | None = Field(
         default=None, description="units that share the tiles of a matrix product: SMs, compute units, tensor cores"
@@ -60,7 +61,8 @@ class ClusterSpec(Noun):
     accelerators_per_node: PositiveInt
     num_nodes: PositiveInt = 1
     tiers: tuple[NetworkTier, ...] = ()
-    efficiency: Efficiency | None = Field(default=None, description="measured or catalogued achieved rates")
+    efficiency: Efficiency | None = Field(default=None, description="achieved rates that were measured")
+    rates: DeviceRates | None = Field(default=None, description="achieved rates of the accelerator's generation")
     peak_source: str = Field(default="catalog", description="where peak_flops comes from; printed beside each MFU")
     source: str = ""
 

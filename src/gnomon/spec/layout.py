@@ -12,6 +12,7 @@ Schedule = Literal["gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min",
 Recompute = Literal["none", "selective", "full"]
 ContextParallel = Literal["ring", "all_to_all"]
 
+SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe")
 V_SHAPED_SCHEDULES = ("zb-v", "v-half", "v-min", "dualpipe")
 
 

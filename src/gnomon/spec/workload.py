@@ -9,11 +9,12 @@ from pydantic import Field, PositiveInt, model_validator
 from gnomon.errors import LayoutError
 from gnomon.spec._noun import Noun
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"]
+TRAINED_PRECISIONS = ("fp32", "bf16")  # those that gnomon's own loop runs
 
 
 class Workload(Noun):
-    """A training step. `bf16` means autocast: matrix products and attention in bf16, weights and optimizer in fp32."""
+    """A training step. What a precision means for weights and optimizer is the `stack`'s to say (`StackSpec`)."""
 
     seq_len: PositiveInt
     global_batch: PositiveInt = Field(description="sequences per optimizer step, over all ranks")
@@ -23,6 +24,13 @@ class Workload(Noun):
         default="causal", description="causal counts half the attention FLOPs of full"
     )
     gradient_clipping: bool = True
+    stack: str = Field(default="gnomon", description="training software: a name of the catalog's stacks")
+    attention_kernel: Literal["flash", "unfused"] | None = Field(default=None, description="default: the stack's")
+    dropout: bool = Field(default=False, description="dropout after attention and feed-forward: masks to keep")
+    expert_imbalance: float = Field(default=1.0, ge=1.0, description="tokens of the busiest expert over the mean")
+    capacity_factor: float | None = Field(
+        default=None, gt=0.0, description="experts drop tokens beyond this multiple of the mean; default: none dropped"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -10,9 +10,11 @@ from gnomon.spec.catalog._load import (
     list_accelerators,
     list_clusters,
     list_models,
+    list_stacks,
     load_accelerator,
     load_cluster,
     load_model,
+    load_stack,
 )
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "list_accelerators",
     "list_clusters",
     "list_models",
+    "list_stacks",
     "load_accelerator",
     "load_cluster",
     "load_model",
+    "load_stack",
 ]

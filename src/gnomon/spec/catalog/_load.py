@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from gnomon.errors import CatalogError, did_you_mean
 from gnomon.spec._noun import read_mapping
-from gnomon.spec.catalog._efficiency import GenericEfficiency
 from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec
-from gnomon.spec.curves import Efficiency
+from gnomon.spec.device_rates import DeviceRates
 from gnomon.spec.model import ModelSpec
+from gnomon.spec.stack import StackSpec
 
-Kind = Literal["models", "accelerators", "clusters", "efficiencies"]
+Kind = Literal["models", "accelerators", "clusters", "efficiencies", "stacks"]
 
 _FOLDER = Path(__file__).parent
 
@@ -37,6 +37,16 @@ def load_model(name: str) -> ModelSpec:
     """Return the model `name` (case does not matter); raise CatalogError with the nearest name if there is none."""
     entry = _read("models", name)
     return ModelSpec.from_mapping(entry, where=f"catalog model '{name}'")
+
+
+def list_stacks() -> tuple[str, ...]:
+    """Return the names of all software stacks, sorted."""
+    return _names("stacks")
+
+
+def load_stack(name: str) -> StackSpec:
+    """Return the software stack `name`; raise CatalogError with the nearest name if there is none."""
+    return StackSpec.from_mapping(_read("stacks", name), where=f"catalog stack '{name}'")
 
 
 def load_accelerator(name: str) -> AcceleratorSpec:
@@ -65,7 +75,7 @@ def cluster_from_mapping(data: Mapping[str, Any], where: str = "") -> ClusterSpe
         return ClusterSpec.from_mapping(data, where=where)
     entry = _read("accelerators", name)
     accelerator = _accelerator(entry)
-    defaults = {"efficiency": _efficiency(entry, accelerator), "peak_source": f"catalog entry '{name}', dense peak"}
+    defaults = {"rates": _rates(entry), "peak_source": f"catalog entry '{name}', dense peak"}
     return ClusterSpec.from_mapping({**defaults, **data, "accelerator": accelerator}, where=where)
 
 
@@ -80,13 +90,11 @@ def _accelerator(entry: Mapping[str, Any]) -> AcceleratorSpec:
     return AcceleratorSpec.from_mapping(described, where=f"catalog accelerator '{entry['name']}'")
 
 
-def _efficiency(entry: Mapping[str, Any], accelerator: AcceleratorSpec) -> Efficiency | None:
+def _rates(entry: Mapping[str, Any]) -> DeviceRates | None:
     name = entry.get("efficiency")
     if name is None:
         return None
-    fractions = _read("efficiencies", name)
-    del fractions["name"]
-    return GenericEfficiency.from_mapping(fractions, where=f"catalog efficiency '{name}'").rates(accelerator)
+    return DeviceRates.from_mapping(_read("efficiencies", name), where=f"catalog efficiency '{name}'")
 
 
 def _names(kind: Kind) -> tuple[str, ...]:

@@ -1,0 +1,185 @@
+"""The problems of one evaluation as arrays: a scalar question is an array of one, a search an array of millions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnomon.errors import PlanError
+from gnomon.plan.arrays import Array, array
+from gnomon.plan.network import Network
+from gnomon.plan.rates import OPERAND_DTYPE, Rates, rates_of
+from gnomon.plan.sizes import ModelSizes
+from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
+from gnomon.spec.layout import SCHEDULES
+
+OPERAND_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
+RECOMPUTES = ("none", "selective", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A `Layout` as arrays."""
+
+    dp: Array
+    tp: Array
+    pp: Array
+    cp: Array
+    ep: Array
+    expert_tp: Array
+    vpp: Array
+    sequence_parallel: Array
+    ring: Array
+    schedule: Array
+    zero_stage: Array
+    shard_ranks: Array
+    recompute: Array
+    recompute_share: Array
+    offload_activations: Array
+    offload_optimizer: Array
+    first_stage_layers: Array
+    last_stage_layers: Array
+
+    @classmethod
+    def of(cls, layout: Layout) -> Split:
+        """Return one layout as arrays of one; layers that are not given are -1."""
+        replicas = layout.dp * layout.cp
+        return cls(
+            **{n: array(getattr(layout, n)) for n in ("dp", "tp", "pp", "cp", "ep", "expert_tp", "vpp", "zero_stage")},
+            **{n: array(getattr(layout, n)) for n in ("recompute_share", "offload_activations", "offload_optimizer")},
+            sequence_parallel=array(layout.sequence_parallel and layout.tp > 1),
+            ring=array(layout.context_parallel == "ring"),
+            schedule=array(SCHEDULES.index(layout.schedule)),
+            shard_ranks=array(layout.shard_ranks or replicas),
+            recompute=array(RECOMPUTES.index(layout.recompute)),
+            first_stage_layers=array(-1 if layout.first_stage_layers is None else layout.first_stage_layers),
+            last_stage_layers=array(-1 if layout.last_stage_layers is None else layout.last_stage_layers),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Bytes per element, and what the software stack does, as arrays."""
+
+    compute_bytes: Array
+    stream_bytes: Array
+    operand_bytes: Array
+    weight_bytes: Array
+    gradient_bytes: Array
+    master_bytes: Array
+    autocast: Array
+    fused: Array
+    fused_rmsnorm: Array
+    asynchronous: Array
+    dispatch_forward_s: Array
+    dispatch_backward_s: Array
+    dispatch_optimizer_s: Array
+    collective_dispatch_s: Array
+    step_overhead_s: Array
+    overlap_tensor: Array
+    overlap_data: Array
+    overlap_shard: Array
+    overlap_context: Array
+    overlap_expert: Array
+    passes: Array
+    memory_overhead: Array
+    framework_bytes: Array
+
+    @classmethod
+    def of(cls, stack: StackSpec, precision: str, cluster: ClusterSpec) -> Storage:
+        """Return the storage of one precision under one stack; what was measured replaces the stack's constants."""
+        compute = 4.0 if precision in ("fp32", "tf32") else 2.0
+        autocast = stack.storage == "autocast" and compute < 4.0
+        wide = stack.storage == "autocast" or compute == 4.0
+        masters = {"autocast": 8.0, "mixed": 8.0 if wide else 12.0, "pure": 2.0 * compute}[stack.storage]
+        measured = cluster.efficiency
+        same = ("collective_dispatch_s", "step_overhead_s", "overlap_tensor", "overlap_shard", "overlap_context")
+        return cls(
+            **{name: array(getattr(stack, name)) for name in (*same, "overlap_expert")},
+            asynchronous=array(measured.asynchronous if measured else stack.asynchronous),
+            dispatch_forward_s=array(measured.dispatch_forward_s if measured else stack.dispatch_s),
+            dispatch_backward_s=array(measured.dispatch_backward_s if measured else stack.dispatch_s),
+            dispatch_optimizer_s=array(measured.dispatch_optimizer_s if measured else 0.0),
+            overlap_data=array(measured.communication_overlap if measured else stack.overlap_data),
+            memory_overhead=array(measured.allocator_overhead if measured else stack.memory_overhead),
+            framework_bytes=array(measured.framework_bytes if measured else stack.framework_bytes),
+            compute_bytes=array(compute),
+            stream_bytes=array(4.0 if wide else 2.0),
+            operand_bytes=array(OPERAND_BYTES[OPERAND_DTYPE.get(precision, precision)]),
+            weight_bytes=array(4.0 if wide else 2.0),
+            gradient_bytes=array(4.0 if wide else stack.gradient_bytes),
+            master_bytes=array(masters),
+            autocast=array(autocast),
+            fused=array(stack.fused_elementwise),
+            fused_rmsnorm=array(cluster.accelerator.kind != "cpu"),
+            passes=array(stack.elementwise_passes),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cases:
+    """What one evaluation needs, arrays of shape (n,) or (1,) that broadcast against each other."""
+
+    model: ModelSizes
+    split: Split
+    storage: Storage
+    network: Network
+    rates: Rates
+    seq_len: Array
+    micro_batch: Array
+    accumulation: Array
+    causal: Array
+    clipping: Array
+    flash: Array
+    dropout: Array
+    imbalance: Array
+    host_bandwidth: Array
+    precision: str
+
+    @classmethod
+    def of(
+        cls, model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workload, stack: StackSpec
+    ) -> Cases:
+        """Return one problem; raise LayoutError when the batch does not divide, PlanError without achieved rates."""
+        flash = stack.flash_attention if workload.attention_kernel is None else workload.attention_kernel == "flash"
+        capacity = workload.capacity_factor
+        imbalance = workload.expert_imbalance if capacity is None else min(workload.expert_imbalance, capacity)
+        achieved = cluster.rates.network if cluster.rates else 1.0
+        if cluster.efficiency is None and cluster.rates is None:
+            raise PlanError(
+                f"The achieved rates of '{cluster.name}' are unknown. "
+                "Measure it with gnomon calibrate, or choose a catalog cluster that has them."
+            )
+        return cls(
+            model=ModelSizes.of(model),
+            split=Split.of(layout),
+            storage=Storage.of(stack, workload.precision, cluster),
+            network=Network.of(cluster, achieved),
+            rates=rates_of(cluster, workload.precision),
+            seq_len=array(workload.seq_len),
+            micro_batch=array(workload.micro_batch),
+            accumulation=array(workload.accumulation(layout.dp)),
+            causal=array(workload.attention_mask == "causal"),
+            clipping=array(workload.gradient_clipping),
+            flash=array(flash),
+            dropout=array(workload.dropout),
+            imbalance=array(imbalance),
+            host_bandwidth=array(cluster.accelerator.host_bandwidth_bytes_per_s or np.inf),
+            precision=workload.precision,
+        )
+
+    @property
+    def tokens(self) -> Array:
+        """Tokens of one micro-batch on one rank, before tensor parallelism splits them."""
+        return self.micro_batch * self.seq_len / self.split.cp
+
+    @property
+    def stream_tokens(self) -> Array:
+        """Tokens whose norms and residuals one rank computes (split over tp with sequence parallelism)."""
+        return self.tokens / np.where(self.split.sequence_parallel > 0, self.split.tp, 1.0)
+
+    @property
+    def routed_tokens(self) -> Array:
+        """Tokens that the busiest rank's experts compute: each token goes to `top_k` experts somewhere."""
+        return self.tokens / self.split.tp * self.split.expert_tp * self.model.top_k * self.imbalance

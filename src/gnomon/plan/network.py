@@ -1,0 +1,118 @@
+"""Time of collectives over the network tiers that they really cross."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnomon.plan.arrays import Array, array
+from gnomon.spec import ClusterSpec
+
+NUM_TIERS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Tiers from the innermost outwards; `bandwidth` in bytes/s per accelerator and direction, one array per tier.
+
+    A cluster with fewer tiers repeats its last one. A span of zero means that nothing connects its accelerators.
+    """
+
+    span: tuple[Array, ...]
+    bandwidth: tuple[Array, ...]
+    latency_s: tuple[Array, ...]
+
+    @classmethod
+    def of(cls, cluster: ClusterSpec, achieved: float = 1.0) -> Network:
+        """Return the network of `cluster`, whose links achieve the fraction `achieved` of their line rate."""
+        tiers = list(cluster.tiers)[:NUM_TIERS]
+        if not tiers:
+            none = (array(1.0),) * NUM_TIERS
+            return cls(span=none, bandwidth=none, latency_s=(array(0.0),) * NUM_TIERS)
+        padded = tiers + [tiers[-1]] * (NUM_TIERS - len(tiers))
+        return cls(
+            span=tuple(array(t.span) for t in padded),
+            bandwidth=tuple(array(t.bandwidth_bytes_per_s * achieved) for t in padded),
+            latency_s=tuple(array(t.latency_s) for t in padded),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The path of a ring over `ranks` ranks that are `stride` apart.
+
+    A ring that leaves a domain of accelerators uses the network adapters of all its ranks in that domain, up to the
+    bandwidth inside it: `bandwidth` is what one rank of the ring gets on the slowest tier. `steps_s` is the sum of
+    the latencies around the ring, `tree_s` those along the deepest path of a tree.
+    """
+
+    ranks: Array
+    bandwidth: Array
+    steps_s: Array
+    tree_s: Array
+
+
+def group(network: Network, ranks: Array, stride: Array) -> Group:
+    """Return the path of a group of `ranks` ranks, `stride` ranks apart (broadcast)."""
+    inside = np.ones_like(ranks * stride)
+    bandwidth = np.full_like(inside, np.inf)
+    steps_s, tree_s = np.zeros_like(inside), np.zeros_like(inside)
+    for tier in range(NUM_TIERS):
+        span = network.span[tier]
+        # the last tier connects everything; checks of the layout refuse what it cannot reach
+        reach = ranks if tier == NUM_TIERS - 1 else np.clip(np.floor(span / stride), 1.0, ranks)
+        reach = np.maximum(reach, inside)
+        crosses = reach > inside
+        domains = np.ceil(reach / inside)
+        bandwidth = np.where(crosses, np.minimum(bandwidth, inside * network.bandwidth[tier]), bandwidth)
+        steps_s = steps_s + (np.ceil(ranks / inside) - np.ceil(ranks / reach)) * network.latency_s[tier]
+        tree_s = tree_s + np.where(crosses, np.log2(np.maximum(domains, 1.0)) * network.latency_s[tier], 0.0)
+        inside = reach
+    return Group(ranks=ranks, bandwidth=bandwidth, steps_s=steps_s, tree_s=tree_s)
+
+
+def all_gather_s(size_bytes: Array, path: Group) -> Array:
+    """Return the time to gather `size_bytes` (of the whole result) on every rank, or to reduce and scatter it.
+
+    A ring moves (n - 1) / n of the result over each link (Patarasuk and Yuan, JPDC 69 (2009) 117).
+    """
+    n = path.ranks
+    return np.where(n > 1, (n - 1.0) / n * size_bytes / path.bandwidth + path.steps_s, 0.0)
+
+
+def all_reduce_s(size_bytes: Array, path: Group) -> Array:
+    """Return the time of an all-reduce: twice the bytes of a gathering, the latency of ring or tree, if that is less.
+
+    NCCL takes a tree for small messages and a ring for large ones; both move the same bytes.
+    """
+    n = path.ranks
+    latency = 2.0 * np.minimum(path.steps_s, path.tree_s)
+    return np.where(n > 1, 2.0 * (n - 1.0) / n * size_bytes / path.bandwidth + latency, 0.0)
+
+
+def all_to_all_s(size_bytes: Array, network: Network, ranks: Array, stride: Array) -> Array:
+    """Return the time in which every rank sends `size_bytes`, an equal part to each of `ranks` ranks.
+
+    Each tier carries what leaves the domain inside it; the tiers work at the same time, so the slowest decides.
+    """
+    time, inside = np.zeros_like(size_bytes * ranks), np.ones_like(ranks * stride)
+    latency = np.zeros_like(time)
+    for tier in range(NUM_TIERS):
+        reach = ranks if tier == NUM_TIERS - 1 else np.clip(np.floor(network.span[tier] / stride), 1.0, ranks)
+        reach = np.maximum(reach, inside)
+        leaving = (reach - inside) / ranks if tier < NUM_TIERS - 1 else (ranks - inside) / ranks
+        time = np.maximum(time, size_bytes * leaving / network.bandwidth[tier])
+        latency = np.maximum(latency, np.where(leaving > 0, network.latency_s[tier], 0.0))
+        inside = reach
+    return np.where(ranks > 1, time + latency, 0.0)
+
+
+def send_s(size_bytes: Array, network: Network, stride: Array, ranks: Array) -> Array:
+    """Return the time to send `size_bytes` to the rank `stride` further on; zero when there is only one."""
+    bandwidth, latency = network.bandwidth[-1], network.latency_s[-1]
+    for tier in reversed(range(NUM_TIERS - 1)):
+        within = stride * ranks <= network.span[tier]
+        bandwidth = np.where(within, network.bandwidth[tier], bandwidth)
+        latency = np.where(within, network.latency_s[tier], latency)
+    return np.where(ranks > 1, size_bytes / bandwidth + latency, 0.0)

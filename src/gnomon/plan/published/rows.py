@@ -1,0 +1,237 @@
+"""One row of a table of published results as the nouns that the planner takes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from gnomon.errors import GnomonError, PlanError
+from gnomon.plan.published.columns import integer, number, text
+from gnomon.plan.published.hardware import cluster_of
+from gnomon.plan.published.stacks import recompute_of, stack_of, storage_of, zero_of
+from gnomon.spec import ClusterSpec, Layout, MLASpec, ModelSpec, MoESpec, StackSpec, Workload
+
+Row = Mapping[str, Any]
+
+
+class Problem(NamedTuple):
+    """What one row asks the planner."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    layout: Layout
+    workload: Workload
+    stack: StackSpec
+
+
+def problem_of(row: Row) -> Problem:
+    """Return the problem that a row's configuration columns describe; raise PlanError with the reason when it cannot.
+
+    Blank columns take the documented default of the row's software stack.
+    """
+    try:
+        return _problem(row)
+    except PlanError:
+        raise
+    except GnomonError as error:
+        raise PlanError(str(error)) from None
+
+
+def _problem(row: Row) -> Problem:
+    if text(row, "task") == "lora":
+        raise PlanError("LoRA fine-tuning is not priced: most weights get no gradient")
+    stack = storage_of(row, stack_of(row))
+    model = model_of(row)
+    layout = layout_of(row, stack)
+    workload = workload_of(row, layout, stack)
+    return Problem(model, cluster_of(row), layout, workload, stack)
+
+
+def needed(row: Row, column: str) -> int:
+    """Return the whole number in a column; raise PlanError when it is blank."""
+    value = integer(row, column)
+    if value is None:
+        raise PlanError(f"column {column} is blank; the prediction needs it")
+    return value
+
+
+def model_of(row: Row) -> ModelSpec:
+    """Return the network of a row."""
+    hidden, vocab = needed(row, "hidden"), needed(row, "vocab")
+    layers = integer(row, "n_layers") or _layers_from_parameters(row, hidden, vocab)
+    gated = bool(integer(row, "gated_mlp", 0))
+    heads = integer(row, "n_heads") or max(1, round(hidden / 128))
+    window = integer(row, "window") or None
+    period = integer(row, "window_period") or 1
+    modern = gated or bool(integer(row, "kv_lora_rank"))
+    return ModelSpec.from_mapping(
+        {
+            "name": str(row.get("model") or "unnamed"),
+            "num_layers": layers,
+            "hidden_size": hidden,
+            "num_heads": heads,
+            "num_kv_heads": integer(row, "n_kv_heads") or heads,
+            "head_dim": integer(row, "head_dim") or hidden // heads,
+            "ffn_hidden_size": integer(row, "ffn_hidden") or 4 * hidden,
+            "vocab_size": vocab,
+            "max_seq_len": max(integer(row, "seq_len") or 1, 1),
+            "activation": "silu" if gated else "gelu",
+            "gated_mlp": gated,
+            "norm": "rmsnorm" if modern else "layernorm",
+            "position": "rope" if modern else "learned",
+            "tied_embeddings": bool(integer(row, "tied_embeddings", 0)),
+            "parallel_block": "parallel" in text(row, "attn_type"),
+            "sliding_window": window,
+            "num_sliding_window_layers": _windowed_layers(layers, period) if window else 0,
+            "moe": _moe(row, layers),
+            "mla": _mla(row),
+            "num_mtp_layers": integer(row, "mtp_layers", 0),
+        },
+        where="model",
+    )
+
+
+def _layers_from_parameters(row: Row, hidden: int, vocab: int) -> int:
+    """Return the layers of a GPT with the stated number of parameters: (P - V h) / 12 h^2."""
+    billions = number(row, "params_b")
+    if billions is None:
+        raise PlanError("columns n_layers and params_b are blank; the prediction needs one of them")
+    layers = (billions * 1e9 - vocab * hidden) / (12.0 * hidden * hidden)
+    if layers < 0.5:
+        raise PlanError(f"column n_layers is blank and params_b={billions:g} is too small for hidden={hidden}")
+    return round(layers)
+
+
+def _windowed_layers(layers: int, period: int) -> int:
+    """Return how many layers have the window: all but each `period`-th, or all when the period is 1."""
+    return layers if period <= 1 else layers - layers // period
+
+
+def _moe(row: Row, layers: int) -> dict[str, Any] | None:
+    experts = integer(row, "experts", 0) or 0
+    if experts <= 1:
+        return None
+    period = integer(row, "moe_layer_period") or 1
+    dense = integer(row, "n_dense_layers", 0) or 0
+    shared = integer(row, "n_shared_experts", 0) or 0
+    width = integer(row, "moe_ffn_hidden") or needed(row, "ffn_hidden")
+    shared_width = integer(row, "shared_ffn_hidden", 0) or shared * width
+    return MoESpec(
+        num_experts=experts,
+        experts_per_token=needed(row, "top_k"),
+        expert_ffn_size=width,
+        num_shared_experts=shared if shared_width else 0,
+        shared_expert_ffn_size=shared_width if shared else 0,
+        num_dense_layers=layers - (layers - dense) // period,
+    ).to_mapping()
+
+
+def _mla(row: Row) -> dict[str, Any] | None:
+    rank = integer(row, "kv_lora_rank")
+    if not rank:
+        return None
+    return MLASpec(
+        q_lora_rank=integer(row, "q_lora_rank") or None,
+        kv_lora_rank=rank,
+        qk_nope_head_dim=needed(row, "qk_nope_dim"),
+        qk_rope_head_dim=needed(row, "qk_rope_dim"),
+        v_head_dim=needed(row, "v_head_dim"),
+    ).to_mapping()
+
+
+def layout_of(row: Row, stack: StackSpec) -> Layout:
+    """Return how a row splits its model; data parallelism takes the ranks that the other ways leave."""
+    ranks = needed(row, "n_accel")
+    tp, pp, cp = (integer(row, name, 1) or 1 for name in ("tp", "pp", "cp"))
+    ep, expert_tp = integer(row, "ep", 1) or 1, integer(row, "etp", 1) or 1
+    inner = tp * pp * cp
+    if ranks % inner:
+        raise PlanError(f"tp x pp x cp = {tp} x {pp} x {cp} does not divide n_accel={ranks}")
+    dp = ranks // inner
+    zero, shard = zero_of(row, stack, dp * cp)
+    vpp = integer(row, "vp_or_interleave", 1) or 1
+    schedule, interleave = _schedule(row)
+    stated = integer(row, "sp")
+    return Layout.from_mapping(
+        {
+            "dp": dp,
+            "tp": tp,
+            "pp": pp,
+            "cp": cp,
+            "ep": ep,
+            "expert_tp": expert_tp,
+            "vpp": max(vpp, interleave) if pp > 1 and schedule == "1f1b" else 1,
+            "schedule": schedule,
+            "sequence_parallel": bool(stated) if stated is not None else stack.name != "megatron",
+            "zero_stage": zero,
+            "shard_ranks": shard,
+            "recompute": recompute_of(row, stack),
+        },
+        where="layout",
+    )
+
+
+def _schedule(row: Row) -> tuple[Any, int]:
+    """Return (schedule, chunks per rank) from its name in the table."""
+    name = text(row, "pp_schedule")
+    interleaved = re.search(r"(?:vpp|interleaved)\D*(\d+)", name)
+    if interleaved:
+        return "1f1b", int(interleaved.group(1))
+    for schedule in ("gpipe", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe"):
+        if schedule.replace("-", "") in name.replace("-", "").replace("_", ""):
+            return schedule, 1
+    return ("zb-h1" if name.startswith(("zb", "zero")) else "1f1b"), 1
+
+
+def workload_of(row: Row, layout: Layout, stack: StackSpec) -> Workload:
+    """Return what a row trains: batch, sequence, precision, attention."""
+    seq_len = needed(row, "seq_len")
+    micro_batch = integer(row, "mbs")
+    accumulation = integer(row, "grad_accum")
+    batch = integer(row, "gbs")
+    if batch is None and micro_batch and accumulation:
+        batch = micro_batch * accumulation * layout.dp
+    if batch is None:
+        raise PlanError("columns gbs and grad_accum are blank; the prediction needs the batch")
+    per_rank = batch / layout.dp
+    if per_rank < 1 and layout.cp == 1 and layout.dp % batch == 0:
+        raise PlanError(f"gbs={batch} gives dp={layout.dp} ranks less than one sequence each")
+    if micro_batch is None:
+        micro_batch = 1 if per_rank != int(per_rank) or layout.pp > 1 or stack.name != "xla" else int(per_rank)
+    micro_batch = min(micro_batch, max(1, int(per_rank)))
+    steps = max(1, math.ceil(per_rank / micro_batch - 1e-9))
+    flash = integer(row, "flash_attention")
+    return Workload.from_mapping(
+        {
+            "seq_len": seq_len,
+            "global_batch": micro_batch * layout.dp * steps,
+            "micro_batch": micro_batch,
+            "precision": precision_of(row),
+            "stack": stack.name,
+            "attention_kernel": None if flash is None else "flash" if flash else "unfused",
+            "dropout": stack.name == "megatron" and not bool(integer(row, "gated_mlp", 0)),
+        },
+        where="workload",
+    )
+
+
+def precision_of(row: Row) -> Any:
+    """Return the precision that a label of the table means; blank is bf16."""
+    label = text(row, "precision")
+    for key, precision in (
+        ("nvfp4", "nvfp4"),
+        ("fp4", "nvfp4"),
+        ("mx", "mxfp8"),
+        ("fp8", "fp8"),
+        ("bf16", "bf16"),
+        ("fp16", "fp16"),
+        ("tf32", "tf32"),
+        ("fp32", "fp32"),
+    ):
+        if key in label:
+            return "bf16" if precision == "fp16" and "bf16" in label else precision
+    if label:
+        raise PlanError(f"column precision is {row['precision']!r}, which names no known precision")
+    return "bf16"

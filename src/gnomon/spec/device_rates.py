@@ -1,0 +1,30 @@
+"""`DeviceRates`: what an accelerator generation achieves of its peaks, in a few constants with a physical meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from gnomon.spec._noun import FrozenMap, Noun
+
+Dtype = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "int8"]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class DeviceRates(Noun):
+    """Constants for planning without a measurement; `gnomon calibrate` replaces them by measured curves.
+
+    `sources` says for every field where it comes from, or that it is assumed.
+    """
+
+    name: str = ""
+    matmul: FrozenMap[Dtype, Fraction] = Field(description="share of the dense peak in large matrix products")
+    attention: FrozenMap[Dtype, Fraction] = Field(description="share of the dense peak in the fused attention kernel")
+    memory: Fraction = Field(description="share of the memory bandwidth in large elementwise kernels")
+    network: Fraction = Field(default=1.0, description="share of the line rate in large collectives")
+    half_depth: NonNegativeFloat = Field(default=0.0, description="inner dimension at which a product runs half as fast")
+    half_tiles: NonNegativeFloat = Field(default=0.0, description="tiles per unit at which a product runs half as fast")
+    kernel_s: NonNegativeFloat = Field(default=0.0, description="device seconds between two kernels")
+    tile: PositiveFloat = Field(default=128.0, description="rows and columns of one output tile of a product")
+    sources: FrozenMap[str, str] = Field(default_factory=dict)

@@ -1,0 +1,38 @@
+"""`StackSpec`: what a training software stack does to every model alike, as numbers with a physical meaning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat
+
+from gnomon.spec._noun import Noun
+
+Storage = Literal["autocast", "mixed", "pure"]
+
+
+class StackSpec(Noun):
+    """A family of training software. Nothing in it depends on a model, a layout or a result."""
+
+    name: str
+    storage: Storage = Field(
+        description="autocast: fp32 weights and residual stream; mixed: 16-bit weights with fp32 masters; pure: 16-bit"
+    )
+    fused_elementwise: bool = Field(description="rotary positions, gates and biases are one kernel each")
+    flash_attention: bool = Field(description="attention scores are never stored, unless a workload says otherwise")
+    gradient_bytes: Literal[2, 4] = Field(description="bytes per gradient element as accumulated and reduced")
+    asynchronous: bool = Field(default=True, description="the host runs ahead of the device")
+    dispatch_s: NonNegativeFloat = Field(description="host seconds to launch one operator")
+    collective_dispatch_s: NonNegativeFloat = Field(default=0.0, description="host seconds to launch one collective")
+    step_overhead_s: NonNegativeFloat = Field(default=0.0, description="host seconds per step outside the model")
+    overlap_tensor: float = Field(default=0.0, ge=0, le=1, description="share of tensor-parallel traffic hidden")
+    overlap_data: float = Field(default=0.0, ge=0, le=1, description="share of the gradient reduction hidden")
+    overlap_shard: float = Field(default=0.0, ge=0, le=1, description="share of the gathering of sharded weights hidden")
+    overlap_context: float = Field(default=0.0, ge=0, le=1, description="share of context-parallel traffic hidden")
+    overlap_expert: float = Field(default=0.0, ge=0, le=1, description="share of the experts' all-to-all hidden")
+    elementwise_passes: float = Field(
+        default=1.0, gt=0, description="memory passes of the elementwise kernels over the least possible"
+    )
+    memory_overhead: NonNegativeFloat = Field(default=0.0, description="allocator reserve over the tensors' peak")
+    framework_bytes: NonNegativeFloat = Field(default=0.0, description="context, libraries and collectives' buffers")
+    sources: str = ""
