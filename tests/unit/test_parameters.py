@@ -6,7 +6,7 @@ import pytest
 
 from gnomon.plan.parameters import count_parameters, matmul_parameters
 from gnomon.spec import ModelSpec, MoESpec
-from gnomon.spec.catalog import list_models, load_model
+from gnomon.spec.catalog import load_model
 
 PUBLISHED = {
     "deepseek-v2": 235_741_434_880,
@@ -52,11 +52,6 @@ PUBLISHED = {
 @pytest.mark.parametrize(("name", "total"), PUBLISHED.items())
 def test_total_equals_the_published_checkpoint(name, total):
     assert count_parameters(load_model(name)).total == total
-
-
-def test_every_catalog_model_is_checked_against_a_published_count():
-    elsewhere = {"deepseek-v3", "gemma-3-27b", "gpt3-175b"}
-    assert set(list_models()) == set(PUBLISHED) | elsewhere
 
 
 def test_deepseek_v3_counts_its_routing_bias_as_a_buffer():
