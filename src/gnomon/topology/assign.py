@@ -1,0 +1,161 @@
+"""Which free nodes a job takes, and in which order of ranks.
+
+A layout of pp stages, each of dp replicas on k nodes (k is 1 unless tensor or context groups reach over nodes), has
+R = pp k data-parallel rings of m = dp nodes each; with several replicas on one node, m is dp divided by their number.
+The objective, in this order:
+
+1. the hops of all data-parallel rings: the sum over the rings of the hops between neighbours, the last and the first
+   included. Gradients are reduced along these rings, and nothing else of a layout makes them shorter;
+2. the hops between neighbouring pipeline stages, then those of context-parallel groups.
+
+The first part is solved. *One ring.* Every closed walk crosses each link of the subtree that joins its nodes at least
+twice, once in each direction. Nodes in the order of a depth-first search leave and enter every branch once, so their
+ring crosses it exactly twice: no order is better. A ring of m >= 2 nodes thus costs 2 (m + s) hops, s being the links
+between switches in that subtree; every node adds the one link of its own. *All rings.* What remains is to choose R
+disjoint sets of m free nodes with the least sum of s. For R = 1 that is a knapsack over the tree (`one_ring`). For
+R > 1 it is NP-hard (`exact` says why), therefore: quick packings, lower bounds that prove most of them best (`bound`,
+and R times the best single ring), and else an exact search with a limit on its work. `Assignment.is_optimal` says
+whether the result is proven; if not, `lower_bound_hops` says how far it may be from the best.
+
+When no data-parallel ring leaves its node (m = 1), the first part is zero for every choice, and the nodes are those of
+one ring through all nodes of the job with the fewest hops.
+
+The second part is a tie-break among equal first parts, done well but not proven: see `arrange`.
+
+Everything is ordered by name, so equal input gives equal output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from gnomon.errors import LayoutError
+from gnomon.spec import Layout
+from gnomon.spec._noun import Noun
+from gnomon.topology.arrange import HopTable, arrange, open_at_longest_leg
+from gnomon.topology.bound import crossings_bound
+from gnomon.topology.branch import build_branch, depth_first
+from gnomon.topology.evaluate import PlacementEvaluation, describe_needs, evaluate_nodes
+from gnomon.topology.exact import WorkLimitError, find_rings
+from gnomon.topology.graph import NetworkNode, Topology, TopologyError
+from gnomon.topology.groups import num_nodes
+from gnomon.topology.one_ring import best_ring, rings_one_by_one
+from gnomon.topology.packing import Packing, Ring, make_packing, pack
+
+MAX_WORK = 100_000
+"""States of the exact search: a second or less."""
+
+MAX_RINGS_TIMES_NODES = 250_000
+"""Up to here rings are also chosen one by one: a second or less."""
+
+
+class Assignment(Noun):
+    """Nodes in the order of node ranks, and how good they are."""
+
+    layout: Layout
+    accelerators_per_node: PositiveInt
+    node_names: tuple[str, ...]
+    ring_hops: NonNegativeInt
+    """Hops of the data-parallel rings, those on the same nodes counted once (part 1 of the objective)."""
+    lower_bound_hops: NonNegativeInt
+    is_optimal: bool
+    evaluation: PlacementEvaluation
+
+
+class _Rings(NamedTuple):
+    """What the layout asks for: rings of equal size, some of which make a stage."""
+
+    num_rings: int
+    ring_size: int
+    rings_per_stage: int
+
+
+def assign(topology: Topology, layout: Layout, accelerators_per_node: int = 8, max_work: int = MAX_WORK) -> Assignment:
+    """Return the free nodes that the layout should take, in rank order; the objective is in this module's docstring.
+
+    Nodes with fewer accelerators than asked for are not used. Raises TopologyError when too few nodes are free, and
+    LayoutError when pipeline stages or replicas end in the middle of a node.
+    """
+    wanted = _rings(layout, accelerators_per_node)
+    nodes = depth_first(_usable(topology, layout, accelerators_per_node))
+    packing, least = _choose(nodes, wanted, max_work)
+    table = HopTable(nodes)
+    if wanted.num_rings == 1:
+        rings = [open_at_longest_leg(packing.rings[0], table)]
+    else:
+        rings = arrange(packing.rings, wanted.rings_per_stage, table)
+    ordered = [nodes[index] for index in _rank_order(rings, wanted.rings_per_stage)]
+    fixed = 2 * wanted.num_rings * wanted.ring_size if wanted.ring_size > 1 else 0
+    return Assignment(
+        layout=layout,
+        accelerators_per_node=accelerators_per_node,
+        node_names=tuple(node.name for node in ordered),
+        ring_hops=fixed + 2 * packing.crossings,
+        lower_bound_hops=fixed + 2 * least,
+        is_optimal=packing.crossings == least,
+        evaluation=evaluate_nodes(ordered, layout, accelerators_per_node),
+    )
+
+
+def _rings(layout: Layout, accelerators_per_node: int) -> _Rings:
+    total = num_nodes(layout, accelerators_per_node)
+    replica, stage = layout.cp * layout.tp, layout.dp * layout.cp * layout.tp
+    for ranks, what in ((replica, "cp x tp"), (stage, "dp x cp x tp")):
+        if ranks % accelerators_per_node and accelerators_per_node % ranks and total > 1:
+            raise LayoutError(
+                f"{what} = {ranks} ranks end in the middle of a node of {accelerators_per_node} accelerators, so that "
+                f"rings share nodes. Choose degrees for which {ranks} divides {accelerators_per_node} or is a multiple."
+            )
+    rings_per_stage = max(replica // accelerators_per_node, 1)
+    stage_nodes = max(stage // accelerators_per_node, 1)
+    ring_size = stage_nodes // rings_per_stage
+    if ring_size == 1:
+        return _Rings(1, total, 1)
+    return _Rings(total // ring_size, ring_size, rings_per_stage)
+
+
+def _usable(topology: Topology, layout: Layout, accelerators_per_node: int) -> list[NetworkNode]:
+    needed, free = num_nodes(layout, accelerators_per_node), topology.free
+    usable = [node for node in free if node.accelerators >= accelerators_per_node]
+    if len(usable) < needed:
+        small = f" ({len(free) - len(usable)} more are free but smaller)" if len(usable) < len(free) else ""
+        raise TopologyError(
+            f"{describe_needs(layout, accelerators_per_node)}, but {len(usable)} of {len(topology.nodes)} are "
+            f"free{small}. Free {needed - len(usable)} more, or ask for fewer ranks."
+        )
+    return usable
+
+
+def _choose(nodes: Sequence[NetworkNode], wanted: _Rings, max_work: int) -> tuple[Packing, int]:
+    """Return rings and the fewest crossings that are possible as far as is known."""
+    if wanted.ring_size == 1:
+        return make_packing([(0,)], [nodes[0].path]), 0
+    branch, paths = build_branch(nodes), [node.path for node in nodes]
+    single = make_packing([best_ring(branch, wanted.ring_size)], paths)
+    if wanted.num_rings == 1:
+        return single, single.crossings
+    least = max(
+        crossings_bound(nodes, wanted.num_rings, wanted.ring_size),
+        wanted.num_rings * single.crossings,
+    )
+    packing = pack(branch, paths, wanted.num_rings, wanted.ring_size)
+    if packing.crossings > least and wanted.num_rings * len(nodes) <= MAX_RINGS_TIMES_NODES:
+        other = make_packing(rings_one_by_one(nodes, wanted.num_rings, wanted.ring_size), paths)
+        packing = min(packing, other, key=lambda item: item.crossings)
+    if packing.crossings == least:
+        return packing, least
+    try:
+        better = find_rings(branch, wanted.num_rings, wanted.ring_size, packing.crossings, max_work)
+    except WorkLimitError:
+        return packing, least
+    packing = packing if better is None else make_packing(better, paths)
+    return packing, packing.crossings
+
+
+def _rank_order(rings: Sequence[Ring], rings_per_stage: int) -> list[int]:
+    """Return nodes with the rings of one stage interleaved: replica after replica, stage after stage."""
+    stages = [rings[start : start + rings_per_stage] for start in range(0, len(rings), rings_per_stage)]
+    return [node for stage in stages for replica in zip(*stage, strict=True) for node in replica]
