@@ -72,6 +72,7 @@ class Storage:
     fused: Array
     fused_rmsnorm: Array
     asynchronous: Array
+    run_ahead: Array
     dispatch_forward_s: Array
     dispatch_backward_s: Array
     dispatch_optimizer_s: Array
@@ -97,6 +98,7 @@ class Storage:
         same = ("collective_dispatch_s", "step_overhead_s", "overlap_tensor", "overlap_shard", "overlap_context")
         return cls(
             **{name: array(getattr(stack, name)) for name in (*same, "overlap_expert")},
+            run_ahead=array(1.0 if measured else stack.run_ahead),
             asynchronous=array(measured.asynchronous if measured else stack.asynchronous),
             dispatch_forward_s=array(measured.dispatch_forward_s if measured else stack.dispatch_s),
             dispatch_backward_s=array(measured.dispatch_backward_s if measured else stack.dispatch_s),

@@ -40,6 +40,7 @@ class Work:
 
     seconds: dict[str, dict[str, Array]]
     host: Array
+    stalls: Array
 
     def of(self, name: str) -> Array:
         """Return the device seconds of one pass."""
@@ -121,16 +122,17 @@ def _price(operator: Operator, cases: Cases) -> PricedOperator:
 
 def _work(priced: list[PricedOperator], place: str) -> Work:
     seconds: dict[str, dict[str, Array]] = {name: {} for name in PASSES}
-    host = np.zeros(1)
+    host, stalls = np.zeros(1), np.zeros(1)
     for item in priced:
         operator = item.operator
         if operator.place != place:
             continue
+        stalls = stalls + np.maximum(item.launch_s - item.device_s, 0.0)
         name = "forward" if operator.phase == "forward" else "weight" if operator.key == "grad_weight" else "input"
         terms = seconds[name]
         terms[operator.term] = terms.get(operator.term, np.zeros(1)) + item.device_s
         host = host + item.launch_s
-    return Work(seconds=seconds, host=host)
+    return Work(seconds=seconds, host=host, stalls=stalls)
 
 
 def _with_collectives(cases: Cases, layer: Work) -> Work:
@@ -166,7 +168,8 @@ def _with_collectives(cases: Cases, layer: Work) -> Work:
     }
     collectives = traffic.calls * (2.0 + again) * storage.collective_dispatch_s
     share = np.where(forward + backward > 0, forward / (forward + backward), 0.0)
-    return Work(seconds=seconds, host=layer.host * (1.0 + again * share) + collectives)
+    more = 1.0 + again * share
+    return Work(seconds=seconds, host=layer.host * more + collectives, stalls=layer.stalls * more)
 
 
 def _offloaded_s(cases: Cases) -> Array:
@@ -178,22 +181,24 @@ def _offloaded_s(cases: Cases) -> Array:
 def _stage(layer: Work, layers: Array, extras: list[tuple[Work, Array | float]]) -> Work:
     """Return the work of one stage: its layers, and embedding or head where it has them."""
     seconds = {name: {term: value * layers for term, value in layer.seconds[name].items()} for name in PASSES}
-    host = layer.host * layers
+    host, stalls = layer.host * layers, layer.stalls * layers
     for work, has in extras:
-        host = host + work.host * has
+        host, stalls = host + work.host * has, stalls + work.stalls * has
         for name in PASSES:
             for term, value in work.seconds[name].items():
                 seconds[name][term] = seconds[name].get(term, np.zeros(1)) + value * has
-    return Work(seconds=seconds, host=host)
+    return Work(seconds=seconds, host=host, stalls=stalls)
 
 
 def _idle_s(cases: Cases, work: Work) -> Array:
     """Return the launch time of one micro-batch that shows: all of it on a synchronous device.
 
-    Else what the host, which also makes the batches, needs longer than the device.
+    Else what the host, which also makes the batches, needs longer than the device: over the whole micro-batch where
+    it runs ahead, operator by operator where something makes it wait (a read of a random state, a blocking send).
     """
     device = total([work.of(name) for name in PASSES])
-    waiting = np.maximum(work.host + _data_s(cases) - device, 0.0)
+    ahead = np.maximum(work.host + _data_s(cases) - device, 0.0)
+    waiting = cases.storage.run_ahead * ahead + (1.0 - cases.storage.run_ahead) * np.maximum(work.stalls, ahead)
     return np.where(cases.storage.asynchronous > 0, waiting, work.host)
 
 

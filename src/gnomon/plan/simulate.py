@@ -1,18 +1,29 @@
-"""Simulate a pipeline schedule operation by operation."""
+"""Simulate one step of a pipeline schedule, operation by operation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gnomon.plan.schedules import Exchange, Kind, Operation, Placement, Program, programs_of
+from gnomon.plan.schedules import programs_of
+from gnomon.plan.schedules.program import (
+    Exchange,
+    Kind,
+    Operation,
+    Placement,
+    Program,
+    Together,
+    downstream,
+    peak_in_flight,
+    put_off,
+)
 
-Seconds = Sequence[Sequence[float]]  # [rank][chunk]
+Seconds = Sequence[Sequence[float]]  # of one micro-batch, by [rank][chunk]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One operation as it ran."""
+    """One pass as it ran: F forward, B backward (by input, or both gradients), W backward by weight."""
 
     rank: int
     chunk: int
@@ -24,10 +35,18 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """A step as it ran: the spans of all ranks in order of their rank and start."""
+    """One step as it ran.
+
+    spans: ordered by rank, then by start
+    total_s: from the first forward to the last backward over all ranks
+    unsynchronised_s: the longest that one rank takes from its first pass to its last; the time from step to step
+        when no rank waits for the others at the optimizer
+    in_flight: by rank, the most micro-batches whose activations of a whole stage are alive at once
+    """
 
     spans: tuple[Span, ...]
     total_s: float
+    unsynchronised_s: float
     in_flight: tuple[float, ...]
 
 
@@ -43,84 +62,65 @@ def simulate(
 ) -> Timeline:
     """Return the timeline of one step, given the seconds of one micro-batch by [rank][chunk].
 
-    An operation begins when its rank is free and its input has arrived, `send_s` after it was made on another rank.
-    Raises PlanError for a combination that the schedule cannot run.
+    Chunks per rank: `vpp` for 1f1b; two for zb-v, v-half and v-min (stages r and 2 pp - 1 - r) and for dualpipe
+    (stages r and pp - 1 - r); one otherwise. An operation begins when its rank is free and its input has arrived,
+    `send_s` after another rank made it; in plain 1f1b a transfer also holds up both ranks. Raises PlanError for a
+    combination that the schedule cannot run.
     """
     placement, programs = programs_of(schedule, pp, vpp, num_microbatches)
-    split = any(op.kind == "W" for program in programs for op in program if isinstance(op, Operation))
-    seconds = {"F": forward, "B": backward_input, "W": backward_weight}
-
-    def duration(rank: int, op: Operation) -> float:
-        own = seconds[op.kind][rank][op.chunk]
-        return own if split or op.kind == "F" else own + backward_weight[rank][op.chunk]
-
-    run = _Run(placement, programs, send_s)
-    spans = run.execute(duration)
+    run = _Run(placement, programs, {"F": forward, "B": backward_input, "W": backward_weight}, send_s)
+    run.execute()
     return Timeline(
-        spans=tuple(span for rank in spans for span in rank),
-        total_s=max(rank[-1].end_s for rank in spans),
-        in_flight=tuple(peak_in_flight(program, placement.chunks, split) for program in programs),
+        spans=tuple(span for rank in run.spans for span in rank),
+        total_s=max(rank[-1].end_s for rank in run.spans),
+        unsynchronised_s=max(rank[-1].end_s - rank[0].start_s for rank in run.spans),
+        in_flight=tuple(peak_in_flight(program) / placement.chunks_per_stage for program in programs),
     )
-
-
-def peak_in_flight(program: Program, chunks: int, split: bool) -> float:
-    """Return the most micro-batches whose activations a rank holds at once; a chunk counts 1 / chunks.
-
-    Activations live from the start of F to the end of W, or of B where B computes both gradients.
-    """
-    alive = peak = 0
-    for op in program:
-        if isinstance(op, Exchange):
-            continue
-        if op.kind == "F":
-            alive += 1
-            peak = max(peak, alive)
-        elif op.kind == "W" or not split:
-            alive -= 1
-    return peak / chunks
 
 
 class _Run:
     """Ranks that step through their programs, each as far as its inputs allow."""
 
-    def __init__(self, placement: Placement, programs: list[Program], send_s: float) -> None:
-        self.programs, self.send_s = programs, send_s
+    def __init__(
+        self, placement: Placement, programs: list[Program], seconds: dict[Kind, Seconds], send_s: float
+    ) -> None:
+        self.placement, self.programs, self.seconds, self.send_s = placement, programs, seconds, send_s
+        self.downstream = downstream(placement)
+        self.separate = [put_off(program) for program in programs]
         self.blocking = any(isinstance(item, Exchange) for program in programs for item in program)
         self.next = [0] * len(programs)
         self.free_s = [0.0] * len(programs)
         self.done: dict[tuple[int, Operation], float] = {}
-        self.upstream = {
-            (rank, chunk): placement.upstream(rank, chunk)
-            for rank in range(len(programs))
-            for chunk in range(placement.chunks)
-        }
-        self.downstream = {source: place for place, source in self.upstream.items() if source is not None}
+        self.spans: list[list[Span]] = [[] for _ in programs]
 
-    def execute(self, duration: Callable[[int, Operation], float]) -> list[list[Span]]:
-        """Run every program to its end and return the spans of each rank."""
-        spans: list[list[Span]] = [[] for _ in self.programs]
+    def execute(self) -> None:
+        """Run every program to its end."""
         moved = True
         while moved:
             moved = False
             for rank, program in enumerate(self.programs):
-                while self.next[rank] < len(program):
-                    item = program[self.next[rank]]
-                    if isinstance(item, Exchange):
-                        if not self._exchange(rank, item.partner):
-                            break
-                    else:
-                        arrival = self._arrival_s(rank, item)
-                        if arrival is None:
-                            break
-                        start = max(self.free_s[rank], arrival)
-                        end = start + duration(rank, item)
-                        self.done[rank, item] = self.free_s[rank] = end
-                        self.next[rank] += 1
-                        spans[rank].append(Span(rank, item.chunk, item.micro_batch, item.kind, start, end))
+                while self.next[rank] < len(program) and self._step(rank, program[self.next[rank]]):
                     moved = True
         if any(at < len(program) for at, program in zip(self.next, self.programs, strict=True)):
             raise AssertionError(f"the order of operations deadlocks at {self.next}")
-        return spans
+
+    def _step(self, rank: int, item: Operation | Exchange | Together) -> bool:
+        """Run the next item of a rank, unless it has to wait for another rank."""
+        if isinstance(item, Exchange):
+            return self._exchange(rank, item.partner)
+        passes = tuple(item) if isinstance(item, Together) else (item,)
+        arrivals = [self._arrival_s(rank, op) for op in passes]
+        if None in arrivals:
+            return False
+        end = max(self.free_s[rank], *(arrival for arrival in arrivals if arrival is not None))
+        for op in passes:
+            start, end = end, end + self._duration_s(rank, op)
+            self.spans[rank].append(Span(rank, op.chunk, op.micro_batch, op.kind, start, end))
+        for op in passes:
+            self.done[rank, op] = end
+        self.free_s[rank] = end
+        self.next[rank] += 1
+        return True
 
     def _exchange(self, rank: int, partner: int) -> bool:
         """Complete a transfer if the partner has reached it too."""
@@ -133,12 +133,18 @@ class _Run:
             self.next[side] += 1
         return True
 
+    def _duration_s(self, rank: int, op: Operation) -> float:
+        own = self.seconds[op.kind][rank][op.chunk]
+        if op.kind == "B" and (op.chunk, op.micro_batch) not in self.separate[rank]:
+            return own + self.seconds["W"][rank][op.chunk]
+        return own
+
     def _arrival_s(self, rank: int, op: Operation) -> float | None:
-        """Return when the input of an operation is there, or None while it does not exist."""
+        """Return when the input of a pass is there, or None while it does not exist."""
         if op.kind == "W":
             return self.done.get((rank, Operation("B", op.chunk, op.micro_batch)))
         place = (rank, op.chunk)
-        source = self.upstream[place] if op.kind == "F" else self.downstream.get(place)
+        source = self.placement.upstream(*place) if op.kind == "F" else self.downstream.get(place)
         if source is None:
             return 0.0 if op.kind == "F" else self.done.get((rank, Operation("F", op.chunk, op.micro_batch)))
         made = self.done.get((source[0], Operation(op.kind, source[1], op.micro_batch)))

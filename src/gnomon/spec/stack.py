@@ -22,6 +22,7 @@ class StackSpec(Noun):
     flash_attention: bool = Field(description="attention scores are never stored, unless a workload says otherwise")
     gradient_bytes: Literal[2, 4] = Field(description="bytes per gradient element as accumulated and reduced")
     asynchronous: bool = Field(default=True, description="the host runs ahead of the device")
+    run_ahead: float = Field(default=1.0, ge=0, le=1, description="share of the step in which launches may run ahead")
     dispatch_s: NonNegativeFloat = Field(description="host seconds to launch one operator")
     collective_dispatch_s: NonNegativeFloat = Field(default=0.0, description="host seconds to launch one collective")
     step_overhead_s: NonNegativeFloat = Field(default=0.0, description="host seconds per step outside the model")

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from gnomon.errors import PlanError, did_you_mean
 from gnomon.plan.schedules.case import ClosedForm
+from gnomon.plan.schedules.dualpipe import dualpipe
 from gnomon.plan.schedules.gpipe import GPIPE, gpipe
 from gnomon.plan.schedules.one_f_one_b import ONE_F_ONE_B, interleaved, one_f_one_b
-from gnomon.plan.schedules.program import Exchange, Kind, Loop, Mirror, Operation, Place, Placement, Program, Vee
+from gnomon.plan.schedules.program import Loop, Mirror, Placement, Program, Vee
+from gnomon.plan.schedules.v_shape import v_half, v_min, zb_v
 from gnomon.plan.schedules.zero_bubble import zero_bubble
 
-__all__ = [
-    "CLOSED_FORMS",
-    "SCHEDULES",
-    "Exchange",
-    "Kind",
-    "Loop",
-    "Mirror",
-    "Operation",
-    "Place",
-    "Placement",
-    "Program",
-    "Vee",
-    "programs_of",
-]
+__all__ = ["CLOSED_FORMS", "SCHEDULES", "programs_of"]
 
 SCHEDULES = ("gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe")
 CLOSED_FORMS: dict[str, ClosedForm] = {"gpipe": GPIPE, "1f1b": ONE_F_ONE_B}
@@ -30,6 +19,7 @@ CLOSED_FORMS: dict[str, ClosedForm] = {"gpipe": GPIPE, "1f1b": ONE_F_ONE_B}
 
 def programs_of(schedule: str, pp: int, vpp: int, num_microbatches: int) -> tuple[Placement, list[Program]]:
     """Return where the chunks lie and what each rank executes."""
+    folded = {"zb-v": zb_v, "v-half": v_half, "v-min": v_min}
     if schedule == "gpipe":
         return Loop(pp, 1), gpipe(pp, num_microbatches)
     if schedule == "1f1b":
@@ -38,4 +28,8 @@ def programs_of(schedule: str, pp: int, vpp: int, num_microbatches: int) -> tupl
         return Loop(pp, 1), one_f_one_b(pp, num_microbatches)
     if schedule in ("zb-h1", "zb-h2"):
         return Loop(pp, 1), zero_bubble(pp, num_microbatches, depth=int(schedule[-1]))
+    if schedule in folded:
+        return Vee(pp), folded[schedule](pp, num_microbatches)
+    if schedule == "dualpipe":
+        return Mirror(pp), dualpipe(pp, num_microbatches)
     raise PlanError(f"There is no pipeline schedule '{schedule}'. {did_you_mean(schedule, SCHEDULES)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gnomon.plan.schedules.case import Array, Case, ClosedForm, largest, slowest_stage_s, when
-from gnomon.plan.schedules.program import Exchange, Operation, Program, require
+from gnomon.plan.schedules.program import Exchange, Operation, Program
 
 
 def one_f_one_b(pp: int, num_microbatches: int) -> list[Program]:
@@ -37,15 +37,9 @@ def _rank_program(pp: int, rank: int, num_microbatches: int) -> Program:
 def interleaved(pp: int, chunks: int, num_microbatches: int) -> list[Program]:
     """Return the program of each rank: 1F1B over `chunks` model chunks, each for `pp` micro-batches at a time.
 
-    Transfers run beside the computation (Megatron-LM's overlap_p2p_comm), so the programs hold none. As in
-    Megatron-LM, num_microbatches must be a multiple of pp.
+    Transfers run beside the computation (Megatron-LM's overlap_p2p_comm), so the programs hold none.
+    num_microbatches is a multiple of pp.
     """
-    require(
-        num_microbatches % pp == 0,
-        "1f1b",
-        f"pp={pp}, vpp={chunks} and {num_microbatches} micro-batches",
-        "Interleaving needs a multiple of pp micro-batches.",
-    )
     total = num_microbatches * chunks
 
     def visit(index: int) -> tuple[int, int]:

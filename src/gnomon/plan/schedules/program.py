@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
-
-from gnomon.errors import PlanError
 
 Kind = Literal["F", "B", "W"]
 Place = tuple[int, int]  # (rank, chunk)
@@ -13,7 +12,7 @@ Place = tuple[int, int]  # (rank, chunk)
 class Operation(NamedTuple):
     """One pass of one micro-batch through one chunk: forward, backward by input, or backward by weight.
 
-    A program without any W computes both gradients in B.
+    Where a program has no W of a micro-batch and chunk, its B computes both gradients.
     """
 
     kind: Kind
@@ -27,14 +26,49 @@ class Exchange(NamedTuple):
     partner: int
 
 
-Program = list[Operation | Exchange]
+class Together(NamedTuple):
+    """A forward and a backward of different micro-batches that start when both inputs are there and end as one."""
+
+    forward: Operation
+    backward: Operation
+
+
+Program = list[Operation | Exchange | Together]
+
+
+def operations(program: Program) -> Iterator[Operation]:
+    """Yield the passes of a program in their order."""
+    for item in program:
+        if isinstance(item, Together):
+            yield from item
+        elif isinstance(item, Operation):
+            yield item
+
+
+def put_off(program: Program) -> set[tuple[int, int]]:
+    """Return the (chunk, micro-batch) pairs whose gradient by weight has an operation of its own."""
+    return {(op.chunk, op.micro_batch) for op in operations(program) if op.kind == "W"}
+
+
+def peak_in_flight(program: Program) -> int:
+    """Return the most activations of a chunk that a rank holds at once, from the start of F to the end of W (or B)."""
+    separate = put_off(program)
+    alive = peak = 0
+    for op in operations(program):
+        if op.kind == "F":
+            alive += 1
+            peak = max(peak, alive)
+        elif op.kind == "W" or (op.chunk, op.micro_batch) not in separate:
+            alive -= 1
+    return peak
 
 
 class Loop:
     """Stage s of the model lies on rank s mod p: one chunk per rank, or `chunks` of them (interleaved)."""
 
     def __init__(self, pp: int, chunks: int) -> None:
-        self.pp, self.chunks = pp, chunks
+        self.pp = pp
+        self.chunks = self.chunks_per_stage = chunks
 
     def upstream(self, rank: int, chunk: int) -> Place | None:
         """Return where the activations of this chunk come from; None for the first chunk of the model."""
@@ -46,7 +80,7 @@ class Loop:
 class Vee:
     """Rank r holds the stages r and 2p - 1 - r of 2p: the model goes down the ranks and comes back."""
 
-    chunks = 2
+    chunks = chunks_per_stage = 2
 
     def __init__(self, pp: int) -> None:
         self.pp = pp
@@ -61,7 +95,7 @@ class Vee:
 class Mirror:
     """Rank r holds the stages r and p - 1 - r of p, and micro-batches enter at both ends (DualPipe)."""
 
-    chunks = 2
+    chunks, chunks_per_stage = 2, 1
 
     def __init__(self, pp: int) -> None:
         self.pp = pp
@@ -76,7 +110,8 @@ class Mirror:
 Placement = Loop | Vee | Mirror
 
 
-def require(holds: bool, schedule: str, setting: str, remedy: str) -> None:
-    """Raise PlanError, with what to do, unless the schedule can run."""
-    if not holds:
-        raise PlanError(f"The schedule '{schedule}' cannot run with {setting}. {remedy}")
+def downstream(placement: Placement) -> dict[Place, Place]:
+    """Return, for each place, where its activations go and its gradient comes from."""
+    places = [(rank, chunk) for rank in range(placement.pp) for chunk in range(placement.chunks)]
+    sources = {place: placement.upstream(*place) for place in places}
+    return {source: place for place, source in sources.items() if source is not None}
