@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gnomon import __version__
-from gnomon.cli import calibrate, compare, convert, exec_pipeline, plan, profile, report
+from gnomon.cli import calibrate, ckpt, compare, convert, exec_pipeline, plan, profile, report
 from gnomon.cli._run import run
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command("calibrate")(calibrate.command)
 app.command("exec-pipeline")(exec_pipeline.command)
 app.add_typer(profile.app, name="profile")
 app.add_typer(convert.app, name="convert")
+app.add_typer(ckpt.app, name="ckpt")
 app.command("compare")(compare.command)
 app.command("report")(report.command)
 

@@ -1,0 +1,47 @@
+"""`gnomon ckpt`: look into checkpoints; also the script `ckpt-summarize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gnomon.cli._output import print_json
+
+_PIPE_WIDTH = 2000  # lines are wrapped for people, not for programs
+
+
+def summarize(
+    path: Annotated[Path, typer.Argument(help="Checkpoint: a file or a folder.", metavar="PATH", show_default=False)],
+    full: Annotated[bool, typer.Option("--full", help="List every name and shorten nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the full list as JSON.")] = False,
+) -> None:
+    """Show names, shapes, dtypes and sizes of a checkpoint, without PyTorch and without executing what is in it."""
+    from gnomon.ckpt.summarize import summarize as read
+
+    checkpoint = read(path)
+    if as_json:
+        print_json(checkpoint)
+        return
+    from rich.console import Console
+
+    from gnomon.ckpt.render import render_checkpoint
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_WIDTH)
+    console.print(render_checkpoint(checkpoint, full))
+
+
+app = typer.Typer(help="Look into checkpoints.", no_args_is_help=True)
+app.command("summarize")(summarize)
+
+
+@app.callback()
+def _ckpt() -> None:
+    pass
+
+
+ckpt_summarize_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+ckpt_summarize_app.command()(summarize)
