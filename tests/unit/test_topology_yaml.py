@@ -105,3 +105,10 @@ def test_a_bottomless_file_is_refused(tmp_path):
         entry = {"name": f"s{level}", "switches": [entry]}
     with pytest.raises(TopologyError, match="32 levels deep"):
         parse_topology({"switches": [entry]}, "here")
+
+
+def test_names_may_be_host_lists(tmp_path):
+    topology = read(tmp_path, 'switches: [{name: s, nodes: ["host[08-10]", other]}]')
+    assert [node.name for node in topology.nodes] == ["host08", "host09", "host10", "other"]
+    with pytest.raises(SpecError, match="opens a bracket"):
+        read(tmp_path, 'switches: [{name: s, nodes: ["host[08"]}]')

@@ -7,7 +7,7 @@ Nested:
       - name: spine
         switches:
           - name: leaf1
-            nodes: [host1, {name: host2, rank: 0}, {name: host3, busy: true}]
+            nodes: ["host[001-016]", {name: host17, rank: 0}, {name: host18, busy: true}]
 
 Flat:
 
@@ -26,6 +26,7 @@ import yaml
 from gnomon.errors import did_you_mean
 from gnomon.spec._noun import read_mapping, write_atomically
 from gnomon.topology.graph import NetworkNode, Topology, TopologyError
+from gnomon.topology.sources.hostlist import expand
 
 MAX_ITEMS = 2_000_000
 """Values in one file after its YAML aliases are followed."""
@@ -118,10 +119,14 @@ def _nodes_of(switch: Mapping[str, Any], path: tuple[str, ...], where: str) -> I
     if not isinstance(nodes, list):
         raise TopologyError(f"{where}.nodes: expected a list of nodes, found {type(nodes).__name__}.")
     for index, node in enumerate(nodes):
-        fields = node if isinstance(node, Mapping) else {"name": str(node)}
-        if "path" in fields:
-            raise TopologyError(f"{where}.nodes[{index}]: 'path' is given by the switches above; remove it.")
-        yield NetworkNode.from_mapping({**fields, "path": path}, f"{where}.nodes[{index}]")
+        place = f"{where}.nodes[{index}]"
+        if isinstance(node, Mapping):
+            if "path" in node:
+                raise TopologyError(f"{place}: 'path' is given by the switches above; remove it.")
+            yield NetworkNode.from_mapping({**node, "path": path}, place)
+            continue
+        for name in expand(str(node)):
+            yield NetworkNode.from_mapping({"name": name, "path": path}, place)
 
 
 def _check_keys(data: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:
