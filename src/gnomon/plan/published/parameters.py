@@ -1,0 +1,213 @@
+"""The constants that published results may correct: fields of `DeviceRates` and `StackSpec`, with what is plausible.
+
+A parameter belongs to an accelerator generation or to a software family, never to a model, a source or a row. A
+constant at one of its bounds says that its mechanism is absent there (a stack that overlaps nothing), and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnomon.plan.arrays import Array
+from gnomon.plan.cases import Cases
+from gnomon.plan.published.rows import Problem
+from gnomon.plan.rates import OPERAND_DTYPE
+
+SIXTEEN_BIT = ("bf16", "fp16")
+Rows = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """A field that may be fitted. `spread` is how far off the prior may well be (one standard deviation).
+
+    `dtypes` are the keys of a field that is a mapping, which share one value. `arrays` are the places in `Cases` that
+    it decides: a rate multiplies its peak there (`scales`), everything else stands there as it is.
+    """
+
+    field: str
+    owner: Literal["generation", "family"]
+    arrays: tuple[str, ...]
+    spread: float
+    low: float
+    high: float
+    unit: str
+    meaning: str
+    dtypes: tuple[str, ...] = ()
+    scales: bool = False
+
+    @property
+    def name(self) -> str:
+        """The field, with its dtype where it has one."""
+        return f"{self.field}.{self.dtypes[0]}" if self.dtypes else self.field
+
+
+def _rate(field: str, arrays: tuple[str, ...], spread: float, meaning: str, *dtypes: str) -> Constant:
+    return Constant(
+        field=field,
+        owner="generation",
+        arrays=arrays,
+        spread=spread,
+        low=0.05,
+        high=1.0,
+        unit="of peak",
+        meaning=meaning,
+        dtypes=dtypes,
+        scales=True,
+    )
+
+
+def _kernel(field: str, spread: float, high: float, unit: str, meaning: str) -> Constant:
+    return Constant(
+        field=field,
+        owner="generation",
+        arrays=(f"rates.{field}",),
+        spread=spread,
+        low=0.0,
+        high=high,
+        unit=unit,
+        meaning=meaning,
+    )
+
+
+def _stack(field: str, spread: float, high: float, unit: str, meaning: str, *arrays: str, low: float = 0.0) -> Constant:
+    return Constant(
+        field=field,
+        owner="family",
+        arrays=arrays or (f"storage.{field}",),
+        spread=spread,
+        low=low,
+        high=high,
+        unit=unit,
+        meaning=meaning,
+    )
+
+
+def _overlap(field: str, meaning: str) -> Constant:
+    return _stack(field, 0.2, 1.0, "share", meaning)
+
+
+TIME_CONSTANTS = (
+    _rate("matmul", ("rates.matmul_flops", "rates.head_flops"), 0.08, "large 16-bit products", *SIXTEEN_BIT),
+    _rate("matmul", ("rates.matmul_flops",), 0.1, "large 8-bit products", "fp8"),
+    _rate("matmul", ("rates.matmul_flops",), 0.15, "large 4-bit products", "fp4"),
+    _rate("attention", ("rates.attention_flops",), 0.12, "fused attention kernel", *SIXTEEN_BIT),
+    _rate("memory", ("rates.bandwidth",), 0.05, "elementwise kernels"),
+    _rate("network", ("network.bandwidth",), 0.1, "large collectives"),
+    _kernel("half_depth", 96.0, 2048.0, "elements", "inner dimension at which a product runs half as fast"),
+    _kernel("misaligned", 0.15, 1.0, "share", "rate of products whose sizes are no multiples of 8"),
+    _kernel("kernel_s", 1.5e-6, 2e-5, "s", "device time between two kernels"),
+    _stack(
+        "dispatch_s",
+        5e-6,
+        1e-4,
+        "s",
+        "host time to launch one operator",
+        "storage.dispatch_forward_s",
+        "storage.dispatch_backward_s",
+    ),
+    _stack("collective_dispatch_s", 2e-5, 1e-3, "s", "host time to launch one collective"),
+    _stack("step_overhead_s", 5e-3, 0.1, "s", "host time per step outside the model"),
+    _stack("run_ahead", 0.3, 1.0, "share", "part of the step in which launches run ahead of the device"),
+    _overlap("overlap_tensor", "tensor-parallel traffic hidden"),
+    _overlap("overlap_data", "gradient reduction hidden"),
+    _overlap("overlap_shard", "gathering of sharded weights hidden"),
+    _overlap("overlap_context", "context-parallel traffic hidden"),
+    _overlap("overlap_expert", "all-to-all of the experts hidden"),
+    _stack(
+        "elementwise_passes", 0.4, 4.0, "passes", "memory passes over the least possible", "storage.passes", low=0.5
+    ),
+)
+MEMORY_CONSTANTS = (
+    _stack("memory_overhead", 0.05, 0.5, "share", "allocator reserve over the tensors' peak"),
+    _stack("framework_bytes", 1e9, 1.2e10, "bytes", "context, libraries and buffers of collectives"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One constant of one owner, its value in the catalog, and the cases that it decides."""
+
+    constant: Constant
+    owner: str
+    prior: float
+    rows: tuple[Rows, ...]
+
+    @property
+    def name(self) -> str:
+        """Owner and field: `nvidia-ampere.matmul.bf16`."""
+        return f"{self.owner}.{self.constant.name}"
+
+    @property
+    def any_rows(self) -> Rows:
+        """The cases that depend on it through any array."""
+        return np.logical_or.reduce(self.rows)
+
+
+def free_parameters(problems: Sequence[Problem], constants: Sequence[Constant] = TIME_CONSTANTS) -> list[Parameter]:
+    """Return the parameters that some problem depends on, in the order of `constants`."""
+    found = []
+    for constant in constants:
+        owners = [_owner(problem, constant) for problem in problems]
+        for owner in sorted(set(owners)):
+            parameter = _parameter(problems, constant, owner, np.asarray([o == owner for o in owners]))
+            if parameter is not None:
+                found.append(parameter)
+    return found
+
+
+def _owner(problem: Problem, constant: Constant) -> str:
+    if constant.owner == "family":
+        return problem.stack.name
+    return problem.cluster.rates.name if problem.cluster.rates else ""
+
+
+def _parameter(problems: Sequence[Problem], constant: Constant, owner: str, owned: Rows) -> Parameter | None:
+    rows = tuple(owned & _uses(problems, constant, path) for path in constant.arrays)
+    index = np.flatnonzero(np.logical_or.reduce(rows))
+    if not owner or not index.size:
+        return None
+    noun: Any = problems[index[0]].stack if constant.owner == "family" else problems[index[0]].cluster.rates
+    value = getattr(noun, constant.field)
+    prior = value if not constant.dtypes else next((value[d] for d in constant.dtypes if d in value), None)
+    if prior is None or not constant.low < prior < constant.high:
+        return None
+    return Parameter(constant=constant, owner=owner, prior=float(prior), rows=rows)
+
+
+def _uses(problems: Sequence[Problem], constant: Constant, path: str) -> Rows:
+    """Return which problems read the array at `path` in a dtype of the constant."""
+    if not constant.dtypes:
+        return np.ones(len(problems), dtype=np.bool_)
+    return np.asarray([_dtype(problem, path) in constant.dtypes for problem in problems])
+
+
+def _dtype(problem: Problem, path: str) -> str:
+    """Return the dtype of layers' products, or of head and attention, which stay in 16 bits below that."""
+    precision = problem.workload.precision
+    operand = OPERAND_DTYPE.get(precision, precision)
+    return "bf16" if path != "rates.matmul_flops" and operand in ("fp8", "fp4") else operand
+
+
+def with_parameters(cases: Cases, parameters: Sequence[Parameter], values: Sequence[float] | Array) -> Cases:
+    """Return `cases`, which hold the priors, with the values of `parameters` in their place."""
+    changed: dict[str, dict[str, Any]] = {}
+    for parameter, value in zip(parameters, values, strict=True):
+        for path, rows in zip(parameter.constant.arrays, parameter.rows, strict=True):
+            part, name = path.split(".")
+            fields = changed.setdefault(part, {})
+            before = fields.get(name, getattr(getattr(cases, part), name))
+            fields[name] = _put(before, rows, parameter, float(value))
+    return replace(cases, **{part: replace(getattr(cases, part), **fields) for part, fields in changed.items()})
+
+
+def _put(before: Any, rows: Rows, parameter: Parameter, value: float) -> Any:
+    if isinstance(before, tuple):
+        return tuple(_put(array, rows, parameter, value) for array in before)
+    wanted = before * (value / parameter.prior) if parameter.constant.scales else value
+    return np.where(rows, wanted, before)
