@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
-from gnomon.plan.communication import exposed_s, gradient_reduction_s, layer_traffic, stage_send_s
+from gnomon.plan.communication import LayerTraffic, exposed_s, gradient_reduction_s, layer_traffic, stage_send_s
 from gnomon.plan.flops import step_flops
-from gnomon.plan.memory import MemoryTerms, stage_memory
+from gnomon.plan.memory import MemoryTerms, layer_activations_bytes, stage_memory
 from gnomon.plan.operator import Operator
 from gnomon.plan.operators import training_operators
 from gnomon.plan.rates import MeasuredRates, lookup
-from gnomon.plan.schedule import StageTimes, pipeline_cost
-from gnomon.plan.stages import stage_layers
+from gnomon.plan.schedule import PipelineCost, StageTimes, pipeline_cost
+from gnomon.plan.stages import stage_layers, updated_parameters
 from gnomon.spec import TIME_TERMS
 
 TOKEN_BYTES = 16  # one int64 token and its int64 target
 PASSES = ("forward", "input", "weight")
+LAYER_KINDS = ("tensor", "context", "expert", "shard", "offload")
+STEP_KINDS = ("gradients", "weights", "states", "pipeline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +38,17 @@ class PricedOperator:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Seconds per micro-batch by pass (forward, input gradient, weight gradient) and by term."""
+    """Seconds per micro-batch by pass (forward, input gradient, weight gradient) and by term.
+
+    `host` is what the launches take, `host_backward` those of the backward pass; `exposed` is what the communication
+    waits for, by kind of collective.
+    """
 
     seconds: dict[str, dict[str, Array]]
     host: Array
+    host_backward: Array
     stalls: Array
+    exposed: dict[str, Array] = field(default_factory=dict)
 
     def of(self, name: str) -> Array:
         """Return the device seconds of one pass."""
@@ -49,12 +57,17 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Arrays over cases."""
+    """Arrays over cases. `terms`, and `exposed` by kind of collective, are of the slowest pipeline stage.
+
+    `busiest` is its place in STAGES. Times of `operators` are per layer and micro-batch, as their `place` says.
+    """
 
     operators: list[PricedOperator]
     terms: dict[str, Array]
+    exposed: dict[str, Array]
     step_time_s: Array
-    reduction_s: Array
+    busiest: NDArray[np.intp]
+    pipeline: PipelineCost
     memory: dict[str, MemoryTerms]
     memory_overhead: Array
     framework_bytes: Array
@@ -122,7 +135,7 @@ def _price(operator: Operator, cases: Cases) -> PricedOperator:
 
 def _work(priced: list[PricedOperator], place: str) -> Work:
     seconds: dict[str, dict[str, Array]] = {name: {} for name in PASSES}
-    host, stalls = np.zeros(1), np.zeros(1)
+    host, host_backward, stalls = np.zeros(1), np.zeros(1), np.zeros(1)
     for item in priced:
         operator = item.operator
         if operator.place != place:
@@ -132,7 +145,8 @@ def _work(priced: list[PricedOperator], place: str) -> Work:
         terms = seconds[name]
         terms[operator.term] = terms.get(operator.term, np.zeros(1)) + item.device_s
         host = host + item.launch_s
-    return Work(seconds=seconds, host=host, stalls=stalls)
+        host_backward = host_backward + item.launch_s * (operator.phase == "backward")
+    return Work(seconds=seconds, host=host, host_backward=host_backward, stalls=stalls)
 
 
 def _with_collectives(cases: Cases, layer: Work) -> Work:
@@ -141,53 +155,64 @@ def _with_collectives(cases: Cases, layer: Work) -> Work:
     traffic = layer_traffic(cases)
     forward, backward = layer.of("forward"), layer.of("input") + layer.of("weight")
     attention = layer.seconds["forward"].get("attention_s", np.zeros(1))
-    waits = {}
-    for name, compute, inner in (("forward", forward, attention), ("backward", backward, 2.5 * attention)):
-        tensor, context, expert, shard = (
-            getattr(traffic, f"{kind}_{name}") for kind in ("tensor", "context", "expert", "shard")
-        )
-        waits[name] = (
-            (1.0 - storage.overlap_tensor) * tensor
-            + exposed_s(context, np.zeros(1), inner, storage.overlap_context)
-            + exposed_s(expert, np.zeros(1), compute, storage.overlap_expert)
-            + exposed_s(shard, np.zeros(1), compute, storage.overlap_shard)
-        )
     again = split.recompute_share * np.where(split.recompute == 2, 1.0, 0.0)
     inner_again = split.recompute_share * np.where(split.recompute == 1, 1.0, 0.0)
-    recompute = again * forward + inner_again * attention
-    repeated = again * (traffic.tensor_forward * (1.0 - storage.overlap_tensor) + traffic.expert_forward)
-    offload = 2.0 * _offloaded_s(cases)
+    waits = {
+        name: _waits(cases, traffic, name, compute, inner)
+        for name, compute, inner in (("forward", forward, attention), ("backward", backward, 2.5 * attention))
+    }
+    # what is computed again needs its sums again, and its experts their tokens
+    waits["backward"]["tensor"] = waits["backward"]["tensor"] + again * waits["forward"]["tensor"]
+    waits["backward"]["expert"] = waits["backward"]["expert"] + again * traffic.expert_forward
+    offload = 2.0 * split.offload_activations * layer_activations_bytes(cases) / cases.host_bandwidth
+    waits["backward"]["offload"] = exposed_s(offload, np.zeros(1), forward + backward, np.ones(1))
     seconds = {
-        "forward": {**layer.seconds["forward"], "communication_s": waits["forward"]},
+        "forward": {**layer.seconds["forward"], "communication_s": total(list(waits["forward"].values()))},
         "input": {
             **layer.seconds["input"],
-            "communication_s": waits["backward"] + repeated + exposed_s(offload, np.zeros(1), forward + backward, np.ones(1)),
-            "recompute_s": recompute,
+            "communication_s": total(list(waits["backward"].values())),
+            "recompute_s": again * forward + inner_again * attention,
         },
         "weight": layer.seconds["weight"],
     }
     collectives = traffic.calls * (2.0 + again) * storage.collective_dispatch_s
     share = np.where(forward + backward > 0, forward / (forward + backward), 0.0)
     more = 1.0 + again * share
-    return Work(seconds=seconds, host=layer.host * more + collectives, stalls=layer.stalls * more)
+    return Work(
+        seconds=seconds,
+        host=layer.host * more + collectives,
+        host_backward=layer.host_backward * more,
+        stalls=layer.stalls * more,
+        exposed={kind: waits["forward"].get(kind, np.zeros(1)) + wait for kind, wait in waits["backward"].items()},
+    )
 
 
-def _offloaded_s(cases: Cases) -> Array:
-    from gnomon.plan.memory import layer_activations_bytes
-
-    return cases.split.offload_activations * layer_activations_bytes(cases) / cases.host_bandwidth
+def _waits(cases: Cases, traffic: LayerTraffic, name: str, compute: Array, attention: Array) -> dict[str, Array]:
+    """Return what one pass of a layer waits for each kind of collective."""
+    storage = cases.storage
+    tensor, context, expert, shard = (
+        getattr(traffic, f"{kind}_{name}") for kind in ("tensor", "context", "expert", "shard")
+    )
+    return {
+        "tensor": (1.0 - storage.overlap_tensor) * tensor,
+        "context": exposed_s(context, np.zeros(1), attention, storage.overlap_context),
+        "expert": exposed_s(expert, np.zeros(1), compute, storage.overlap_expert),
+        "shard": exposed_s(shard, np.zeros(1), compute, storage.overlap_shard),
+    }
 
 
 def _stage(layer: Work, layers: Array, extras: list[tuple[Work, Array | float]]) -> Work:
     """Return the work of one stage: its layers, and embedding or head where it has them."""
     seconds = {name: {term: value * layers for term, value in layer.seconds[name].items()} for name in PASSES}
-    host, stalls = layer.host * layers, layer.stalls * layers
+    host, backward, stalls = (value * layers for value in (layer.host, layer.host_backward, layer.stalls))
     for work, has in extras:
         host, stalls = host + work.host * has, stalls + work.stalls * has
+        backward = backward + work.host_backward * has
         for name in PASSES:
             for term, value in work.seconds[name].items():
                 seconds[name][term] = seconds[name].get(term, np.zeros(1)) + value * has
-    return Work(seconds=seconds, host=host, stalls=stalls)
+    exposed = {kind: wait * layers for kind, wait in layer.exposed.items()}
+    return Work(seconds=seconds, host=host, host_backward=backward, stalls=stalls, exposed=exposed)
 
 
 def _idle_s(cases: Cases, work: Work) -> Array:
@@ -209,7 +234,14 @@ def _stage_times(work: Work, idle: Array) -> StageTimes:
     return StageTimes(forward=forward * stretch, backward_input=backward * stretch, backward_weight=weight * stretch)
 
 
-def _compose(cases, priced, stages, idle, step, pipeline) -> Evaluation:  # type: ignore[no-untyped-def]
+def _compose(
+    cases: Cases,
+    priced: list[PricedOperator],
+    stages: dict[str, Work],
+    idle: dict[str, Array],
+    step: Work,
+    pipeline: PipelineCost,
+) -> Evaluation:
     storage, micro_batches = cases.storage, cases.accumulation
     busiest = _slowest(stages, idle)
     names = {term for work in stages.values() for name in PASSES for term in work.seconds[name]}
@@ -222,31 +254,59 @@ def _compose(cases, priced, stages, idle, step, pipeline) -> Evaluation:  # type
         terms[term] = terms[term] + micro_batches * _choose(busiest, per_stage)
     for term, value in _step_terms(step).items():
         terms[term] = terms[term] + value
-    data = micro_batches * _data_s(cases)
-    terms["idle_s"] = micro_batches * _choose(busiest, idle) + storage.step_overhead_s + _parameters_host_s(cases)
-    terms["data_s"] = np.where(storage.asynchronous > 0, 0.0, data)
-    terms["bubble_s"] = np.maximum(pipeline.total_s - micro_batches * _slowest_s(stages, idle) - pipeline.send_s, 0.0)
-    reduction, last, gather = gradient_reduction_s(cases)
-    backward = _choose(busiest, {n: w.of("input") + w.of("weight") for n, w in stages.items()}) + _choose(busiest, idle)
-    forward = _choose(busiest, {n: w.of("forward") for n, w in stages.items()})
-    offload = 2.0 * cases.split.offload_optimizer * _optimizer_bytes(cases) / cases.host_bandwidth
-    terms["communication_s"] = (
-        terms["communication_s"]
-        + pipeline.send_s
-        + exposed_s(reduction, last, backward, storage.overlap_data)
-        + exposed_s(gather, np.zeros(1), forward, storage.overlap_data)
-        + offload
+    terms["idle_s"] = storage.step_overhead_s + _choose(
+        busiest, {name: _step_idle_s(cases, work, step) for name, work in stages.items()}
     )
+    terms["data_s"] = np.where(storage.asynchronous > 0, 0.0, micro_batches * _data_s(cases))
+    terms["bubble_s"] = np.maximum(pipeline.total_s - micro_batches * _slowest_s(stages, idle) - pipeline.send_s, 0.0)
+    exposed = {
+        **{k: micro_batches * _choose(busiest, {n: w.exposed[k] for n, w in stages.items()}) for k in LAYER_KINDS},
+        **_step_exposed(cases, stages, busiest, step),
+        "pipeline": pipeline.send_s,
+    }
+    # what the layers wait for is among their terms
+    terms["communication_s"] = total([terms["communication_s"], *(exposed[kind] for kind in STEP_KINDS)])
     return Evaluation(
         operators=priced,
         terms=terms,
+        exposed=exposed,
         step_time_s=total(list(terms.values())),
-        reduction_s=reduction + gather,
+        busiest=busiest,
+        pipeline=pipeline,
         memory=stage_memory(cases),
         memory_overhead=storage.memory_overhead,
         framework_bytes=storage.framework_bytes,
         model_flops=step_flops(cases),
     )
+
+
+def _step_exposed(cases: Cases, stages: dict[str, Work], busiest: NDArray[np.intp], step: Work) -> dict[str, Array]:
+    """Return what the step waits for the reduction of gradients, the gathering of weights, and offloaded states."""
+    storage, split = cases.storage, cases.split
+    reduction, last, gather = gradient_reduction_s(cases)
+    backward = _choose(
+        busiest, {name: work.of("input") + work.of("weight") + work.host_backward for name, work in stages.items()}
+    )
+    accumulated = step.seconds["input"].get("elementwise_s", np.zeros(1))  # gradients added up
+    backward = backward + (accumulated + step.host_backward) / cases.accumulation
+    forward = _choose(busiest, {name: work.of("forward") for name, work in stages.items()})
+    states = updated_parameters(cases) * storage.master_bytes
+    return {
+        "gradients": exposed_s(reduction, last, backward, storage.overlap_data),
+        "weights": exposed_s(gather, np.zeros(1), forward, storage.overlap_data),
+        "states": 2.0 * split.offload_optimizer * states / cases.host_bandwidth,
+    }
+
+
+def _step_idle_s(cases: Cases, work: Work, step: Work) -> Array:
+    """Return the launch time of a whole step that shows (see `_idle_s`); the optimizer's work hides launches too."""
+    storage, micro_batches = cases.storage, cases.accumulation
+    host = micro_batches * work.host + step.host + _parameters_host_s(cases)
+    device = micro_batches * total([work.of(name) for name in PASSES]) + total([step.of(name) for name in PASSES])
+    ahead = np.maximum(host + micro_batches * _data_s(cases) - device, 0.0)
+    stalling = np.maximum(micro_batches * work.stalls, ahead)
+    waiting = storage.run_ahead * ahead + (1.0 - storage.run_ahead) * stalling
+    return np.where(storage.asynchronous > 0, waiting, host)
 
 
 def _slowest_s(stages: dict[str, Work], idle: dict[str, Array]) -> Array:
@@ -284,9 +344,3 @@ def _data_s(cases: Cases) -> Array:
     size = cases.tokens * TOKEN_BYTES
     curve, _ = lookup(cases.rates.efficiency.memory, "data", cases.precision, "data")
     return size / curve.at(size)
-
-
-def _optimizer_bytes(cases: Cases) -> Array:
-    from gnomon.plan.stages import updated_parameters
-
-    return updated_parameters(cases) * cases.storage.master_bytes
