@@ -16,6 +16,9 @@ from gnomon.spec import ClusterSpec, Efficiency
 
 Curve = TypeVar("Curve")
 OPERAND_DTYPE = {"mxfp8": "fp8", "nvfp4": "fp4"}
+# rows and columns of a tile, and its rate over the largest's: what is loaded per multiply-add grows as tiles shrink
+TILES = ((256.0, 128.0, 1.0), (128.0, 256.0, 1.0), (128.0, 128.0, 0.95), (128.0, 64.0, 0.8), (64.0, 64.0, 0.65))
+ALIGNMENT_ELEMENTS = 8.0  # 16 bytes of 16-bit elements: NVIDIA, Matrix Multiplication Background User's Guide
 SIXTEEN_BIT = ("fp16", "bf16", "fp8", "mxfp8", "nvfp4")
 
 
@@ -23,10 +26,10 @@ SIXTEEN_BIT = ("fp16", "bf16", "fp8", "mxfp8", "nvfp4")
 class GenericRates:
     """Constants of an accelerator generation (`DeviceRates`) times its peaks, as arrays.
 
-    A product of (m, k) by (k, n) reaches the share  e  of `matmul_flops`:
-    e = k / (k + half_depth) x u / (u + half_tiles) x m n / (area of its tiles),  u = tiles / units.
-    The first factor is the time to fill and drain a tile's loop, the second the tail of the last wave over the
-    compute units, the third the part of the edge tiles that is thrown away.
+    A product of (m, k) by (k, n) is cut into tiles; each compute unit works on one tile at a time, so the last wave
+    leaves units idle, and edge tiles are computed whole. The library takes the best of a few tile sizes, of which
+    smaller ones reuse less. Filling and draining a tile's loop takes the time of `half_depth` of its k steps; a
+    product with a dimension that is no multiple of `ALIGNMENT_ELEMENTS` cannot use the wide loads of the matrix units.
     """
 
     matmul_flops: Array
@@ -35,8 +38,8 @@ class GenericRates:
     bandwidth: Array
     units: Array
     half_depth: Array
-    half_tiles: Array
-    tile: Array
+    misaligned: Array
+    alignment: Array
     kernel_s: Array
 
     def price(self, operator: Operator, precision: str) -> tuple[Array, Array, str]:
@@ -61,13 +64,20 @@ class GenericRates:
             "grad_input": (m, k, n),
             "grad_weight": (n, k, m),
         }[operator.key]
-        tiles = np.ceil(rows / self.tile) * np.ceil(columns / self.tile)
-        area = np.maximum(tiles, 1e-9) * self.tile * self.tile
-        filled = np.maximum(rows * columns, 1e-9) / area
-        per_unit = np.maximum(tiles * groups, 1e-9) / self.units
-        share = depth / (depth + self.half_depth + 1e-9) * per_unit / (per_unit + self.half_tiles) * filled
         peak = self.head_flops if operator.wide else self.matmul_flops
-        return np.where(operator.flops > 0, operator.flops / (peak * np.maximum(share, 1e-6)), 0.0)
+        work = self._padded_area(rows, columns, groups) * 2.0 * (depth + self.half_depth)
+        aligned = (rows % self.alignment == 0) & (columns % self.alignment == 0) & (depth % self.alignment == 0)
+        slower = np.where(aligned, 1.0, 1.0 / self.misaligned)
+        return np.where(operator.flops > 0, work * slower / peak, 0.0)
+
+    def _padded_area(self, rows: Array, columns: Array, groups: Array) -> Array:
+        """Return rows x columns x groups as if every unit computed whole tiles until the last is done."""
+        best = np.full(np.broadcast_shapes(np.shape(rows * columns), np.shape(groups * self.units)), np.inf)
+        for height, width, share in TILES:
+            tiles = np.ceil(rows / height) * np.ceil(columns / width) * groups
+            waves = np.where(self.units > 0, np.ceil(tiles / np.maximum(self.units, 1.0)) * self.units, tiles)
+            best = np.minimum(best, waves * (height * width / share))
+        return best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +129,10 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
         head_flops=array(device.peak_flops[wide] * rates.matmul[wide]),
         attention_flops=array(device.peak_flops[wide] * rates.attention.get(wide, rates.matmul[wide])),
         bandwidth=array(device.memory_bandwidth_bytes_per_s * rates.memory),
-        units=array(device.num_compute_units or 1.0),
+        units=array(device.num_compute_units or 0.0),
         half_depth=array(rates.half_depth),
-        half_tiles=array(rates.half_tiles if device.num_compute_units else 0.0),
-        tile=array(rates.tile),
+        misaligned=array(rates.misaligned),
+        alignment=array(ALIGNMENT_ELEMENTS),
         kernel_s=array(rates.kernel_s),
     )
 

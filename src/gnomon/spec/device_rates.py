@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat
 
 from gnomon.spec._noun import FrozenMap, Noun
 
@@ -24,7 +24,8 @@ class DeviceRates(Noun):
     memory: Fraction = Field(description="share of the memory bandwidth in large elementwise kernels")
     network: Fraction = Field(default=1.0, description="share of the line rate in large collectives")
     half_depth: NonNegativeFloat = Field(default=0.0, description="inner dimension at which a product runs half as fast")
-    half_tiles: NonNegativeFloat = Field(default=0.0, description="tiles per unit at which a product runs half as fast")
+    misaligned: Fraction = Field(
+        default=1.0, description="rate of a product whose sizes are no multiples of 8, over that of aligned ones"
+    )
     kernel_s: NonNegativeFloat = Field(default=0.0, description="device seconds between two kernels")
-    tile: PositiveFloat = Field(default=128.0, description="rows and columns of one output tile of a product")
     sources: FrozenMap[str, str] = Field(default_factory=dict)

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 USUAL_CLUSTERS = {
     "v100-32gb": "dgx-2",
     "v100-16gb": "dgx-1-v100",
-    "a100-40gb": "p4d.24xlarge",
+    "a100-40gb": "dgx-a100",
     "a100-80gb": "dgx-a100",
     "h100-sxm": "dgx-h100",
     "h100-96gb-hbm2e": "dgx-h100",
