@@ -127,7 +127,7 @@ def test_instances_without_network_nodes_are_left_out_and_counted(stub):
 
 def test_ids_that_have_no_network_nodes_are_named(stub):
     answer(stub, [ALL[0], instance(1, NetworkNodes=[])], IDS[:2])
-    with pytest.raises(TopologySourceError, match=f"no network nodes of {IDS[1]}: the instance is not running"):
+    with pytest.raises(TopologySourceError, match=f"no network nodes of {IDS[1]}: not running"):
         ec2.read_topology(instance_ids=IDS[:2], client=stub.client)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gnomon.topology.graph import Topology
 from gnomon.topology.sources._aws_errors import REFUSED, ask, explain
-from gnomon.topology.sources._errors import TopologySourceError, missing_client
+from gnomon.topology.sources._errors import TopologySourceError, missing_client, some_of
 
 MAX_IDS_PER_CALL = 100
 """Limit of DescribeInstanceTopology, for instance ids and for results on a page."""
@@ -83,11 +83,13 @@ def _describe(client: Any, filters: list[dict[str, Any]], ids: list[str]) -> Ite
 def _check_found(wanted: list[str], instances: list[dict[str, Any]], placed: list[dict[str, Any]], source: str) -> None:
     missing = set(wanted) - {instance["InstanceId"] for instance in instances}
     if missing:
-        raise TopologySourceError(f"{source} has no instances {_some(missing)}. Check the ids, type, zone and region.")
+        raise TopologySourceError(
+            f"{source} has no instances {some_of(missing)}. Check the ids, type, zone and region."
+        )
     unplaced = set(wanted) - {instance["InstanceId"] for instance in placed}
     if unplaced:
         raise TopologySourceError(
-            f"{source} knows no network nodes of {_some(unplaced)}: the instance is not running, or its type has none."
+            f"{source} knows no network nodes of {some_of(unplaced)}: not running, or of a type that has none."
         )
     if not placed:
         types = ", ".join(sorted({instance["InstanceType"] for instance in instances}))
@@ -124,9 +126,3 @@ def _labels(instance: dict[str, Any]) -> dict[str, str]:
         "capacity_block": "CapacityBlockId",
     }
     return {label: instance[key] for label, key in keys.items() if instance.get(key)}
-
-
-def _some(names: Iterable[str]) -> str:
-    """Name the first five."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")

@@ -1,0 +1,88 @@
+"""What matters of a Kubernetes node and pod: accelerators, labels, state."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", "aws.amazon.com/neuron", "habana.ai/gaudi")
+
+VOLUME_ANNOTATION = "csi.volume.kubernetes.io/nodeid"
+"""JSON of node ids by storage driver; those of AWS drivers are instance ids."""
+
+_AWS_INSTANCE = re.compile(r"i-[0-9a-f]{8,}")
+
+
+@dataclass(frozen=True, eq=False)
+class KubernetesNode:
+    """A machine. `accepts_pods` is false when it is cordoned or not ready."""
+
+    name: str
+    labels: Mapping[str, str]
+    accelerators: int
+    accepts_pods: bool
+    instance_id: str | None
+
+    @classmethod
+    def from_api(cls, item: Mapping[str, Any]) -> Self:
+        """Read the JSON of a v1 Node."""
+        metadata, spec, status = item["metadata"], item.get("spec", {}), item.get("status", {})
+        ready = {entry["type"]: entry["status"] for entry in status.get("conditions") or ()}.get("Ready", "True")
+        return cls(
+            name=metadata["name"],
+            labels=metadata.get("labels") or {},
+            accelerators=_count(status.get("allocatable")),
+            accepts_pods=ready == "True" and not spec.get("unschedulable"),
+            instance_id=_instance_id(spec.get("providerID"), metadata.get("annotations") or {}),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class KubernetesPod:
+    """A pod that waits or runs. `accelerators` are those its containers ask for, `node` is None while it waits."""
+
+    name: str
+    namespace: str
+    node: str | None
+    accelerators: int
+    marks: Mapping[str, str]
+    terminating: bool
+
+    @classmethod
+    def from_api(cls, item: Mapping[str, Any]) -> Self:
+        """Read the JSON of a v1 Pod; `marks` are its annotations and labels."""
+        metadata, spec = item["metadata"], item["spec"]
+        return cls(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            node=spec.get("nodeName") or None,
+            accelerators=sum(_requested(container) for container in spec.get("containers", ())),
+            marks={**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})},
+            terminating="deletionTimestamp" in metadata,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def _requested(container: Mapping[str, Any]) -> int:
+    resources = container.get("resources") or {}
+    return _count(resources.get("requests")) or _count(resources.get("limits"))
+
+
+def _count(resources: Mapping[str, Any] | None) -> int:
+    return sum(int((resources or {}).get(name, 0)) for name in ACCELERATORS)
+
+
+def _instance_id(provider_id: str | None, annotations: Mapping[str, str]) -> str | None:
+    """Return the EC2 instance id in `aws:///us-east-1a/i-0abc...`, or among the node ids of the storage drivers."""
+    candidates = [(provider_id or "").rsplit("/", 1)[-1]]
+    try:
+        drivers = json.loads(annotations.get(VOLUME_ANNOTATION, "{}"))
+        candidates += [value for value in drivers.values() if isinstance(value, str)]
+    except (ValueError, AttributeError):
+        pass  # the annotation belongs to other software; the instance id is never required
+    return next((candidate for candidate in candidates if _AWS_INSTANCE.fullmatch(candidate)), None)
