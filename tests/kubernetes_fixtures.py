@@ -36,7 +36,7 @@ class ApiServer:
 
     def answer(self, path: str, query: dict[str, list[str]], token: str | None) -> tuple[int, bytes]:
         """Return status and body, with the paging, selection and Status objects of the real server."""
-        if token != f"Bearer {TOKEN}":
+        if (token or "").lower() != f"bearer {TOKEN}":  # the scheme may have any case
             return _status(401, "Unauthorized")
         if path in self.failures:
             return _status(*self.failures[path])

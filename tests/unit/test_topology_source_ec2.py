@@ -131,6 +131,15 @@ def test_ids_that_have_no_network_nodes_are_named(stub):
         ec2.read_topology(instance_ids=IDS[:2], client=stub.client)
 
 
+def test_instance_paths_leave_out_what_has_none(stub):
+    asked = IDS[:101]
+    answer(stub, [*ALL[:99], instance(99, NetworkNodes=None)], asked[:100])
+    answer(stub, ALL[100:101], asked[100:])
+    paths = ec2.instance_paths(asked, client=stub.client)
+    assert set(paths) == set(asked) - {IDS[99]}
+    assert paths[IDS[42]] == ["nn-spine1", "nn-agg1-0", "nn-leaf4"]
+
+
 def test_ids_that_ec2_leaves_out_are_named(stub):
     answer(stub, ALL[7:9], IDS[:9])
     with pytest.raises(TopologySourceError, match=f"has no instances {IDS[0]}, {IDS[1]}, .*, {IDS[4]} and 2 more"):

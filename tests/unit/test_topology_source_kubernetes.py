@@ -63,7 +63,7 @@ def test_aws_a_pytorchjob_on_ten_machines_below_two_spines(cluster):
     assert [hops(node[aws(0)], node[aws(other)]) for other in (1, 2, 4, 6)] == [2, 4, 6, 8]
     # 3 runs another pod on two GPUs, 8 is cordoned, 9 is not ready; 2 has a pod of the job that is being deleted
     assert [number for number in range(10) if node[aws(number)].busy] == [2, 3, 8, 9]
-    assert topology.source == "Kubernetes (AWS labels; 1 nodes without them left out)"
+    assert topology.source == "Kubernetes (AWS labels; 1 nodes that lack them left out)"
     labels = node[aws(5)].labels
     assert labels["instance_type"] == "p5.48xlarge"
     assert labels["instance_id"].startswith("i-0")
@@ -206,20 +206,23 @@ def test_ec2_is_asked_about_instances_without_labels(cluster, monkeypatch):
     del server.nodes()[0]["spec"]["providerID"]  # its storage annotation has the id too
     calls = []
 
-    def fake_read_topology(region, instance_ids):
+    def fake_instance_paths(instance_ids, region):
         calls.append((region, len(instance_ids)))
-        nodes = [{"name": name, "path": ["spine", f"leaf-{name[-1]}"]} for name in instance_ids]
-        return Topology.from_mapping({"nodes": nodes, "source": "EC2"})
+        return {name: ["spine", f"leaf-{name[-1]}"] for name in instance_ids if name != "i-0aaaabbbbccccddde"}
 
-    monkeypatch.setattr(ec2, "read_topology", fake_read_topology)
+    monkeypatch.setattr(ec2, "instance_paths", fake_instance_paths)
     topology = read(reach, "llama-70b", ec2=True)
-    assert calls == [("us-east-1", 11)]  # ten p5 and the g5
+    assert calls == [("us-east-1", 11)]  # ten p5, and the g5 that EC2 has no network nodes for
+    assert len(topology.nodes) == 10
     assert all(node.path == ("spine", f"leaf-{node.labels['instance_id'][-1]}") for node in topology.nodes)
-    assert topology.source == "Kubernetes (instance topology of EC2)"
+    assert topology.source == "Kubernetes (network nodes of EC2; 1 nodes that lack them left out)"
+    monkeypatch.setattr(ec2, "instance_paths", lambda *_: {})
+    with pytest.raises(TopologySourceError, match="EC2 knows no network nodes"):
+        read(reach, ec2=True)
 
 
 def test_ec2_is_not_asked_where_labels_tell_and_cannot_be_asked_about_other_clouds(cluster, monkeypatch):
-    monkeypatch.setattr(ec2, "read_topology", None)
+    monkeypatch.setattr(ec2, "instance_paths", None)
     _, reach = cluster("kubernetes_aws.json")
     assert "AWS labels" in read(reach, ec2=True).source
     server, reach = cluster("kubernetes_gke.json")

@@ -58,6 +58,13 @@ def read_topology(
     return Topology.from_mapping({"nodes": nodes, "source": source}, where=source)
 
 
+def instance_paths(instance_ids: Sequence[str], region: str | None = None, client: Any = None) -> dict[str, list[str]]:
+    """Return the network nodes of the instances that have any, by id, from the farthest to the nearest."""
+    client = client or connect(region)
+    instances = ask(lambda: list(_describe(client, [], list(instance_ids))), "ec2:DescribeInstanceTopology")
+    return {instance["InstanceId"]: path for instance in instances if (path := instance.get("NetworkNodes"))}
+
+
 def connect(region: str | None) -> Any:
     """Return an EC2 client of boto3 for the region, by default that of the AWS configuration."""
     try:

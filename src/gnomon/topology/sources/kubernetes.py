@@ -75,7 +75,7 @@ def _paths(nodes: Sequence[KubernetesNode], levels: Sequence[str] | None, ec2: b
     labels = {node.name: node.labels for node in nodes}
     family = choose_family(labels, levels)
     if ec2 and family in LOCATIONS:
-        return _ec2_paths(nodes), ["instance topology of EC2"]
+        return _ec2_paths(nodes), ["network nodes of EC2"]
     return read_paths(labels, family), [f"{family.name} labels", *([family.note] if family.note else [])]
 
 
@@ -89,8 +89,10 @@ def _ec2_paths(nodes: Sequence[KubernetesNode]) -> Paths:
         raise TopologySourceError("EC2 cannot be asked: no node has an EC2 instance id in its providerID.")
     paths: Paths = {}
     for region, names in by_region.items():
-        topology = ec2_source.read_topology(region=region, instance_ids=list(names))
-        paths.update({names[node.name]: node.path for node in topology.nodes})
+        found = ec2_source.instance_paths(list(names), region)
+        paths.update({names[instance]: tuple(path) for instance, path in found.items()})
+    if not paths:
+        raise TopologySourceError("EC2 knows no network nodes of these instances: their types have none.")
     return paths
 
 
@@ -99,7 +101,7 @@ def _left_out(nodes: Sequence[KubernetesNode], paths: Paths, ranks: dict[str, in
     of_the_job = [name for name in missing if name in ranks]
     if of_the_job:
         raise TopologyError(f"Where node '{of_the_job[0]}' of the job is in the network is not known; others are.")
-    return [f"{len(missing)} nodes without them left out"] if missing else []
+    return [f"{len(missing)} nodes that lack them left out"] if missing else []
 
 
 def _topology(
