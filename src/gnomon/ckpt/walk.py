@@ -14,7 +14,7 @@ from gnomon.ckpt.printing import MAX_TEXT, encodable, printable
 from gnomon.ckpt.tensors import StorageRecord, TensorRecord, as_dtype, as_numpy_dtype, as_shape, as_tensor
 from gnomon.errors import CheckpointError
 
-MAX_VISITS = 2_000_000
+MAX_VISITS = 1_000_000
 MAX_DEPTH = 50
 MAX_ITEMS = 100
 
@@ -25,6 +25,7 @@ _SEQUENCES = {f"builtins.{name}": name for name in ("list", "tuple", "set", "fro
     "collections.deque": "deque"
 }
 _ENCODE = "_codecs.encode"
+_BYTES = (_ENCODE, "builtins.bytes", "builtins.bytearray")  # bytes are the first until protocol 2
 _MODULE_ATTRIBUTES = {"_parameters", "_buffers", "_modules"}
 
 
@@ -173,8 +174,8 @@ def as_simple(call: Call) -> tuple[str, Value, int | None] | None:
     name = call.name
     if name == "torch.Size" and (shape := as_shape(call)) is not None:
         return name, shape, len(shape)
-    if name == _ENCODE and call.arguments and isinstance(call.arguments[0], str):
-        length = len(call.arguments[0])
+    if name in _BYTES and (not call.arguments or isinstance(call.arguments[0], str | bytes)):
+        length = len(call.arguments[0]) if call.arguments else 0
         return "bytes", f"<{length} bytes>", length
     if name.endswith("core.multiarray.scalar") and (number := _numpy_scalar(call)) is not None:
         return number
