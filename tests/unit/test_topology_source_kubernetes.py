@@ -113,6 +113,7 @@ def test_levels_are_read_in_the_order_in_which_they_are_named(cluster):
     levels = ["example.com/hall", "cloud.provider.com/topology-block", "kubernetes.io/hostname"]
     topology = read(reach, levels=levels)
     assert {node.path for node in topology.nodes} == {("north", "b1"), ("north", "b2")}
+    assert topology.source == f"Kubernetes ({', '.join(levels)} labels)"
     with pytest.raises(TopologySourceError) as error:
         read(reach, levels=["cloud.provider.com/topology-blok"])
     fails(error, "No node has the label", "Did you mean 'cloud.provider.com/topology-block'?")
@@ -197,7 +198,7 @@ def test_a_node_of_the_job_without_labels_is_an_error(cluster):
     del labels["topology.k8s.aws/network-node-layer-1"]
     with pytest.raises(TopologyError) as error:
         read(reach, "llama-70b")
-    fails(error, aws(5), "is not known")
+    fails(error, aws(5), "lacks what places the others", "AWS labels")
 
 
 def test_ec2_is_asked_about_instances_without_labels(cluster, monkeypatch):

@@ -70,6 +70,8 @@ def test_a_switch_may_have_nodes_and_switches():
         ("SwitchName=s0", ("line 1", "'s0' has neither nodes nor switches")),
         ("Nodes=n1", ("line 1", "no SwitchName")),
         ("\nSwitchName=s0 Node=n1", ("line 2", "unknown key 'Node'", "Did you mean 'Nodes'?")),
+        ('SwitchName="" Nodes=n1', ("line 1", "names no switch")),
+        ("SwitchName=s0 Nodes=n1 \\\n fast \\", ("line 1", "'fast'")),
         ("SwitchName=s0 Nodes=n1 fast", ("line 1", "expected Key=Value", "'fast'")),
         ("SwitchName=s0 Nodes=", ("line 1", "'Nodes='")),
         ("SwitchName=s0 Nodes=n1 Nodes=n2", ("line 1", "'Nodes' is given twice")),

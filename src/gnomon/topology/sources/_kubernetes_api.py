@@ -82,7 +82,7 @@ def _page(api: Any, method: str, options: dict[str, Any]) -> dict[str, Any]:
 
     server = api.api_client.configuration.host
     try:
-        # the client's models take milliseconds for each pod, and refuse objects newer than themselves
+        # building the client's models takes fifty times as long as reading the JSON
         answer = getattr(api, method)(**options, _preload_content=False, _request_timeout=TIMEOUT_S)
         page = json.loads(answer.data)
     except ApiException as error:

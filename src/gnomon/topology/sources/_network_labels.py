@@ -66,11 +66,11 @@ def choose_family(nodes: Mapping[str, Labels], levels: Sequence[str] | None = No
     Raises TopologySourceError for a level that no node carries, and where not even a zone is known.
     """
     present = {key for labels in nodes.values() for key, value in labels.items() if value}
-    if levels is not None:
+    if levels:
         for level in levels:
             if level not in present:
                 raise TopologySourceError(f"No node has the label '{level}'. {did_you_mean(level, present)}")
-        return LabelFamily("labels " + ", ".join(levels), tuple(levels))
+        return LabelFamily(", ".join(levels), tuple(levels))
     coverage = {
         family: sum(bool(_values(labels, _used(family, present))) for labels in nodes.values()) for family in FAMILIES
     }

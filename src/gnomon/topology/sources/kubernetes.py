@@ -59,7 +59,7 @@ def read_topology(
     if not kept:
         raise TopologySourceError(f"None of the {len(nodes)} nodes offers accelerators ({', '.join(ACCELERATORS)}).")
     paths, notes = _paths(kept, levels, ec2)
-    notes += _left_out(kept, paths, ranks)
+    notes += _left_out(kept, paths, ranks, notes[0])
     if namespace:
         notes.append(f"of other pods only those in namespace {namespace} are seen")
     return _topology([node for node in kept if node.name in paths], paths, ranks, job, pods, notes)
@@ -96,11 +96,11 @@ def _ec2_paths(nodes: Sequence[KubernetesNode]) -> Paths:
     return paths
 
 
-def _left_out(nodes: Sequence[KubernetesNode], paths: Paths, ranks: dict[str, int]) -> list[str]:
+def _left_out(nodes: Sequence[KubernetesNode], paths: Paths, ranks: dict[str, int], known: str) -> list[str]:
     missing = [node.name for node in nodes if node.name not in paths]
     of_the_job = [name for name in missing if name in ranks]
     if of_the_job:
-        raise TopologyError(f"Where node '{of_the_job[0]}' of the job is in the network is not known; others are.")
+        raise TopologyError(f"Node '{of_the_job[0]}' of the job lacks what places the others in the network: {known}.")
     return [f"{len(missing)} nodes that lack them left out"] if missing else []
 
 
