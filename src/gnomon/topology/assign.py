@@ -100,6 +100,16 @@ def assign(topology: Topology, layout: Layout, accelerators_per_node: int = 8, m
     )
 
 
+def place_job(topology: Topology, node_names: Sequence[str]) -> Topology:
+    """Return the topology with a job on these nodes, in rank order; nodes of a job before it count as busy."""
+    ranks = {name: rank for rank, name in enumerate(node_names)}
+    nodes = (
+        node.model_copy(update={"rank": ranks.get(node.name), "busy": node.busy or node.rank is not None})
+        for node in topology.nodes
+    )
+    return Topology(nodes=tuple(nodes), source=topology.source)
+
+
 def _rings(layout: Layout, accelerators_per_node: int) -> _Rings:
     total = num_nodes(layout, accelerators_per_node)
     replica, stage = layout.cp * layout.tp, layout.dp * layout.cp * layout.tp

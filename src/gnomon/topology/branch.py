@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import groupby
 
 from gnomon.topology.graph import NetworkNode
@@ -35,7 +36,14 @@ class Branch:
 
 def depth_first(nodes: Sequence[NetworkNode]) -> list[NetworkNode]:
     """Return the nodes in the order of a depth-first search that visits switches and nodes by name."""
-    return sorted(nodes, key=lambda node: (node.path, node.name))
+    return sorted(nodes, key=lambda node: (tuple(by_name(switch) for switch in node.path), by_name(node.name)))
+
+
+@lru_cache(maxsize=2**16)
+def by_name(name: str) -> tuple[tuple[tuple[bool, int, str], ...], str]:
+    """Return a sort key that puts leaf2 before leaf10 and tells all names apart."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return tuple((False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts), name
 
 
 def build_branch(ordered: Sequence[NetworkNode]) -> Branch:

@@ -28,7 +28,7 @@ def openmpi_rankfile(names: Sequence[str], slots: int) -> str:
     """Return a rankfile of Open MPI that gives ranks `slots` i to `slots` i + `slots` - 1 to host i.
 
     `slot=` is also the core that the rank is bound to (`mpirun --map-by rankfile:FILE=...`), here the one with its
-    number on the host: widen the lists (`slot=0-11`) for ranks with threads, or use `mpi_hostfile`, which binds nothing.
+    number on the host: widen the lists (`slot=0-11`) for ranks with threads, or use `mpi_hostfile` without binding.
     """
     return _lines(
         f"rank {node * slots + local}={name} slot={local}" for node, name in enumerate(names) for local in range(slots)
