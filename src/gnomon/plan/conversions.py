@@ -7,8 +7,7 @@ import re
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gnomon.errors import PlanError, did_you_mean
-from gnomon.plan.flops import attention_flops
-from gnomon.plan.parameters import matmul_parameters
+from gnomon.plan.flops import model_flops_per_step
 from gnomon.spec import AcceleratorSpec, ModelSpec, Noun
 
 DAY_S = 86400
@@ -62,21 +61,9 @@ def approximate_flops_per_token(num_parameters: float) -> float:
     return 6.0 * num_parameters
 
 
-def model_flops_per_token(model: ModelSpec, seq_len: int, causal: bool = True) -> float:
-    """Return the training FLOPs of one token: 6 per active matrix element, and three times attention's forward.
-
-    Of a mixture of experts only the experts that a token is sent to count, and of a layer with a sliding window
-    only the tokens inside it. Latent attention counts its query-key and its value width (arXiv 2405.04434).
-    """
-    full_layers = model.num_layers
-    windowed = 0.0
-    if model.sliding_window is not None and model.sliding_window < seq_len:
-        full_layers -= model.num_sliding_window_layers
-        window = model.sliding_window
-        pairs = seq_len * window - (window * window / 2.0 if causal else 0.0)
-        windowed = model.num_sliding_window_layers * 2.0 * _attention_width(model) * pairs
-    full = full_layers * float(attention_flops(1, seq_len, _attention_width(model), causal)) / 2.0
-    return 6.0 * matmul_parameters(model) + 3.0 * (full + windowed) / seq_len
+def model_flops_per_token(model: ModelSpec, seq_len: int) -> float:
+    """Return the training FLOPs of one token as the planner counts them: causal attention, active experts only."""
+    return float(model_flops_per_step(model, 1, seq_len, causal=True))
 
 
 def tokens_per_day(samples_per_s: float, seq_len: int, goodput: float = 1.0) -> float:
@@ -111,13 +98,6 @@ def throughput(
         peak_flops_per_s=peak,
         mfu=achieved / peak,
     )
-
-
-def _attention_width(model: ModelSpec) -> int:
-    """Return the widths of queries and values together, which scores and weighted sums multiply once each."""
-    if model.mla is None:
-        return 2 * model.query_size
-    return model.num_heads * (model.mla.qk_nope_head_dim + model.mla.qk_rope_head_dim + model.mla.v_head_dim)
 
 
 def _check_positive(value: float, what: str) -> None:
