@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gnomon import __version__
-from gnomon.cli import calibrate, ckpt, compare, convert, exec_pipeline, plan, profile, report
+from gnomon.cli import calibrate, ckpt, compare, convert, exec_pipeline, plan, profile, report, topo
 from gnomon.cli._run import run
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command("exec-pipeline")(exec_pipeline.command)
 app.add_typer(profile.app, name="profile")
 app.add_typer(convert.app, name="convert")
 app.add_typer(ckpt.app, name="ckpt")
+app.add_typer(topo.app, name="topo")
 app.command("compare")(compare.command)
 app.command("report")(report.command)
 

@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from gnomon.errors import LayoutError
+from gnomon.errors import LayoutError, did_you_mean
 from gnomon.spec import Layout
 from gnomon.spec._noun import Noun
 from gnomon.topology.arrange import HopTable, arrange, open_at_longest_leg
@@ -50,6 +50,8 @@ MAX_WORK = 100_000
 
 MAX_RINGS_TIMES_NODES = 250_000
 """Up to here rings are also chosen one by one: a second or less."""
+
+MAX_NAMES_TO_COMPARE = 1000
 
 
 class Assignment(Noun):
@@ -101,8 +103,15 @@ def assign(topology: Topology, layout: Layout, accelerators_per_node: int = 8, m
 
 
 def place_job(topology: Topology, node_names: Sequence[str]) -> Topology:
-    """Return the topology with a job on these nodes, in rank order; nodes of a job before it count as busy."""
+    """Return the topology with a job on these nodes, in rank order; nodes of a job before it count as busy.
+
+    Raises TopologyError for a name that is not in the topology.
+    """
     ranks = {name: rank for rank, name in enumerate(node_names)}
+    for name in ranks:
+        if name not in topology.by_name:
+            near = did_you_mean(name, topology.by_name) if len(topology.nodes) <= MAX_NAMES_TO_COMPARE else ""
+            raise TopologyError(f"Host '{name}' is not in the topology of {len(topology.nodes)} nodes. {near}".rstrip())
     nodes = (
         node.model_copy(update={"rank": ranks.get(node.name), "busy": node.busy or node.rank is not None})
         for node in topology.nodes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
+from gnomon.topology.graph import TopologyError
 from gnomon.topology.sources.hostlist import compress
 
 PlacementFormat = Literal["hosts", "mpi", "rankfile", "slurm-hostfile", "slurm-nodelist", "torchrun"]
@@ -63,6 +64,24 @@ def torchrun_ranks(names: Sequence[str], processes_per_node: int) -> str:
         f"--master-addr={names[0]}"
         for rank, name in enumerate(names)
     )
+
+
+def parse_hosts(text: str, where: str) -> list[str]:
+    """Return the hosts of a file in their order, each once: the first word of each line, `#` starts a comment.
+
+    A host that returns after another one has no node rank; raises TopologyError for that and for an empty file.
+    """
+    names: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words or (names and words[0] == names[-1]):
+            continue
+        if words[0] in names:
+            raise TopologyError(f"{where}, line {number}: host '{words[0]}' comes a second time, after other hosts.")
+        names.append(words[0])
+    if not names:
+        raise TopologyError(f"{where} names no host.")
+    return names
 
 
 def render(names: Sequence[str], form: PlacementFormat, processes_per_node: int) -> str:
