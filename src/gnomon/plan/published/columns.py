@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,9 +46,12 @@ def number(row: Mapping[str, Any], column: str) -> float | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        return float(value)
+        found = float(value)
     except (TypeError, ValueError):
-        raise PlanError(f"column {column} is {value!r}; a number is needed") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise PlanError(f"column {column} is {value!r}; a number is needed")
+    return found
 
 
 def integer(row: Mapping[str, Any], column: str, default: int | None = None) -> int | None:

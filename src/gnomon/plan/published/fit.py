@@ -15,7 +15,7 @@ import numpy as np
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
 from gnomon.plan.evaluate import evaluate
-from gnomon.plan.published.parameters import Parameter, with_parameters
+from gnomon.plan.published.parameters import Parameter, Rows, with_parameters
 
 NOISE = 0.15  # of one row: what a formula without the row's own kernels cannot know
 STEP = 0.02  # of a spread, for the derivative
@@ -109,10 +109,10 @@ class _Problem:
         self.high = (np.asarray([p.constant.high for p in parameters]) - self._priors) / self._spreads
 
     def scale(self, values: Array) -> Array:
-        return np.clip((values - self._priors) / self._spreads, self.low, self.high)
+        return np.asarray(np.clip((values - self._priors) / self._spreads, self.low, self.high))
 
     def values(self, scaled: Array) -> Array:
-        return self._priors + scaled * self._spreads
+        return np.asarray(self._priors + scaled * self._spreads)
 
     def errors(self, scaled: Array) -> Array:
         """Return log(predicted / measured), NaN where nothing was measured."""
@@ -164,9 +164,9 @@ class _Problem:
         return replace(result, uncertainties=np.sqrt(np.diag(np.linalg.inv(normal))) * self._spreads)
 
 
-def _disjoint(rows: Sequence[Array]) -> list[list[int]]:
+def _disjoint(rows: Sequence[Rows]) -> list[list[int]]:
     """Return groups of parameters that share no case, each parameter in the first group that has room."""
-    groups: list[tuple[list[int], Array]] = []
+    groups: list[tuple[list[int], Rows]] = []
     for index, own in enumerate(rows):
         for number, (members, taken) in enumerate(groups):
             if not np.any(taken & own):

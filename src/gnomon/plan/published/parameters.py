@@ -146,7 +146,7 @@ class Parameter:
     @property
     def any_rows(self) -> Rows:
         """The cases that depend on it through any array."""
-        return np.logical_or.reduce(self.rows)
+        return np.asarray(np.logical_or.reduce(self.rows))
 
 
 def free_parameters(problems: Sequence[Problem], constants: Sequence[Constant] = TIME_CONSTANTS) -> list[Parameter]:
