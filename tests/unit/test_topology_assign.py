@@ -79,7 +79,9 @@ def test_busy_small_and_running_nodes_are_left_alone():
     nodes[2] = nodes[2].model_copy(update={"accelerators": 4})
     topology = Topology(nodes=tuple(nodes))
     assert assign(topology, Layout(tp=8)).node_names == ("leaf00-003",)
-    with pytest.raises(TopologyError, match=r"needs 2 nodes, but 1 of 4 are free \(1 more are free but smaller\)"):
+    with pytest.raises(
+        TopologyError, match=r"needs 2 nodes, but only 1 of the 4 nodes are free \(1 more are free but smaller\)"
+    ):
         assign(topology, Layout(tp=8, dp=2))
 
 

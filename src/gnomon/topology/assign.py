@@ -142,8 +142,8 @@ def _usable(topology: Topology, layout: Layout, accelerators_per_node: int) -> l
     if len(usable) < needed:
         small = f" ({len(free) - len(usable)} more are free but smaller)" if len(usable) < len(free) else ""
         raise TopologyError(
-            f"{describe_needs(layout, accelerators_per_node)}, but {len(usable)} of {len(topology.nodes)} are "
-            f"free{small}. Free {needed - len(usable)} more, or ask for fewer ranks."
+            f"{describe_needs(layout, accelerators_per_node)}, but only {len(usable)} of the {len(topology.nodes)} "
+            f"nodes are free{small}. Ask for fewer ranks, or free {needed - len(usable)} more nodes."
         )
     return usable
 

@@ -1,0 +1,214 @@
+"""`gnomon topo` and the scripts of the older names: sources, outputs, and how they fail."""
+
+import json
+import sys
+
+import pytest
+
+from gnomon.cli import main, scripts
+from gnomon.topology.graph import NetworkNode, Topology
+from gnomon.topology.sources import ec2, kubernetes, slurm
+from gnomon.topology.yaml_source import write_topology
+from topology_fixtures import binary_tree
+
+DEGREES = ("-t", "8", "-p", "2", "-d", "8")
+SLURM_CONF = """\
+SwitchName=leaf1 Nodes=n[1-4]
+SwitchName=leaf2 Nodes=n[5-8]
+SwitchName=spine Switches=leaf[1-2]
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    write_topology(binary_tree(16, ranked=True), tmp_path / "job.yaml")
+    write_topology(binary_tree(16), tmp_path / "free.yaml")
+    (tmp_path / "topology.conf").write_text(SLURM_CONF)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path
+
+
+@pytest.fixture
+def program(monkeypatch, capfd):
+    """Run `gnomon topo ...`, or a script of its own; return the exit code, stdout and stderr."""
+
+    def run(name, *arguments):
+        entry, argv = (
+            (main.main, ["gnomon", "topo", name])
+            if name in ("viz", "eval", "assign")
+            else (getattr(scripts, name), [name])
+        )
+        monkeypatch.setattr(sys, "argv", [*argv, *arguments])
+        code = 0
+        try:
+            entry()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_eval_prints_the_hops_of_a_job(program):
+    code, out, _ = program("eval", "--file", "job.yaml", *DEGREES)
+    assert code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    assert rows[0] == ["data parallel", "16", "640", "448", "5.00", "6", "16"]
+    assert ["pp 1, tp 0", "8", "8", "40", "28", "5.00", "6"] in rows
+    assert ["data parallel", "1", "mid0 - root", "16"] in rows
+
+
+def test_topoeval_prints_the_same(program):
+    _, expected, _ = program("eval", "--file", "job.yaml", *DEGREES)
+    assert program("topoeval", "--file", "job.yaml", *DEGREES) == (0, expected, "")
+    code, out, _ = program("topoeval", "--file", "job.yaml", "--json", *DEGREES)
+    assert (code, json.loads(out)["kinds"][0]["groups"][0]["total_hops"]) == (0, 40)
+
+
+def test_a_job_inside_one_node_crosses_nothing(program, here):
+    write_topology(binary_tree(1, ranked=True), here / "one.yaml")
+    assert "nothing crosses the network" in program("eval", "--file", "one.yaml", "-t", "8")[1]
+
+
+def test_assign_prints_nodes_and_how_good_they_are(program):
+    code, out, err = program("assign", "--file", "free.yaml", "-t", "8", "-p", "2", "-d", "4")
+    assert (code, err) == (0, "")
+    assert "│         4 │ node0001 │ root > mid0 > leaf1" in out
+    assert "16 hops (rings on the same nodes counted once), the fewest possible on the free nodes." in out
+    code, out, _ = program("topoassign", "--file", "free.yaml", "--json", "-t", "8", "-p", "2", "-d", "4")
+    assert json.loads(out)["node_names"][:5] == ["node0000", "node0004", "node0008", "node0012", "node0001"]
+
+
+def test_assign_prints_what_a_launcher_reads_and_nothing_else(program):
+    arguments = ("assign", "--file", "free.yaml", "-t", "8", "-d", "2")
+    assert program(*arguments, "--format", "mpi") == (0, "node0000 slots=8\nnode0004 slots=8\n", "")
+    code, out, _ = program(*arguments, "--format", "rankfile", "--output", "ranks")
+    assert (code, out) == (0, "Nodes written to ranks\n")
+    assert program(*arguments, "--format", "hosts", "--output", "ranks")[1].startswith(
+        "Nodes written to ranks-2 (ranks exists"
+    )
+
+
+def test_an_assignment_written_as_a_hostfile_is_the_job_of_eval(program):
+    program(
+        "assign", "--file", "free.yaml", "-t", "8", "-p", "2", "-d", "4", "--format", "slurm-hostfile", "-o", "hosts"
+    )
+    code, out, _ = program(
+        "eval", "--file", "free.yaml", "--hostfile", "hosts", "-t", "8", "-p", "2", "-d", "4", "--json"
+    )
+    assert code == 0
+    assert [ring["total_hops"] for ring in json.loads(out)["kinds"][0]["groups"]] == [8, 8]
+
+
+def test_viz_writes_a_page_or_an_image_and_overwrites_neither(program, here):
+    assert program("viz", "--file", "job.yaml")[1] == "Picture written to topology.html\n"
+    assert "topology-2.html (topology.html exists and was kept" in program("viz", "--file", "job.yaml")[1]
+    assert (
+        program("viz", "--file", "job.yaml", *DEGREES, "-o", "a.svg", "--kind", "pp")[1] == "Picture written to a.svg\n"
+    )
+    assert (here / "a.svg").read_text().startswith("<svg")
+    assert program("topoviz", "--file", "job.yaml")[1] == "Picture written to graph.html\n"
+    assert "Plotly.react" in (here / "graph.html").read_text()
+    code, out, _ = program("viz", "--file", "job.yaml", "--json")
+    assert (code, Topology.from_mapping(json.loads(out)).job[3].name) == (0, "node0003")
+
+
+def test_assign_draws_what_it_chose(program, here):
+    program("assign", "--file", "free.yaml", "-t", "8", "-d", "4", "--picture", "p.html", "--format", "hosts")
+    assert "data parallel" in (here / "p.html").read_text()
+
+
+def test_slurm_conf_is_read(program):
+    code, out, _ = program("assign", "--slurm-conf", "topology.conf", "-t", "8", "-d", "4", "--json")
+    assert (code, json.loads(out)["node_names"]) == (0, ["n1", "n2", "n3", "n4"])
+
+
+def test_sources_are_asked_with_their_options(program, monkeypatch):
+    asked = []
+
+    def fake_source(name):
+        def read(*arguments, **options):
+            asked.append((name, arguments, options))
+            return binary_tree(4)
+
+        return read
+
+    monkeypatch.setattr(kubernetes, "read_topology", fake_source("kubernetes"))
+    monkeypatch.setattr(ec2, "read_topology", fake_source("ec2"))
+    monkeypatch.setattr(slurm, "read_scontrol", fake_source("slurm"))
+    program("viz", "--kubernetes", "--namespace", "train", "--context", "c", "--search-prefix", "llm", "--json")
+    program("viz", "--ec2", "-i", "p5.48xlarge", "-r", "us-east-1", "-a", "us-east-1a", "--json")
+    program("viz", "--slurm", "--slurm-job", "7", "--json")
+    program("topoviz", "llm", "--json")
+    assert asked == [
+        ("kubernetes", ("llm", "train", None, "c"), {"ec2": False}),
+        ("ec2", ("p5.48xlarge", "us-east-1", "us-east-1a"), {}),
+        ("slurm", ("7",), {}),
+        ("kubernetes", ("llm", None, None, None), {"ec2": True}),
+    ]
+
+
+def test_ec2_says_that_it_does_not_know_what_is_free(program, monkeypatch):
+    monkeypatch.setattr(ec2, "read_topology", lambda *_: binary_tree(4))
+    code, out, err = program("assign", "--ec2", "-t", "8", "--format", "hosts")
+    assert (code, out) == (0, "node0000\n")
+    assert "EC2 does not say which instances are in use" in err
+
+
+def test_topoassign_takes_free_nodes_of_the_type_and_place(program, monkeypatch):
+    def fake_cluster(*_, **__):
+        kinds = [("p4d", False), ("p5", True), ("p5", False), ("p5", False)]
+        return Topology(
+            nodes=tuple(
+                NetworkNode(name=f"n{i}", path=("s",), busy=busy, labels={"instance_type": kind, "zone": "a"})
+                for i, (kind, busy) in enumerate(kinds)
+            ),
+            source="a fake cluster",
+        )
+
+    monkeypatch.setattr(kubernetes, "read_topology", fake_cluster)
+    arguments = ("topoassign", "-t", "8", "-p", "1", "-d", "2", "-i", "p5", "--format", "hosts")
+    assert program(*arguments, "-a", "a") == (0, "n2\nn3\n", "")
+    code, _, err = program(*arguments, "-a", "b")
+    assert (code, err) == (1, "error: None of the 4 nodes of a fake cluster has instance_type p5, zone b.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("viz",), "Give one source, found none."),
+        (("viz", "--file", "job.yaml", "--slurm"), "Give one source, found --file and --slurm."),
+        (("viz", "--file", "job.yaml", "--region", "x"), "--region is for --ec2 without --kubernetes."),
+        (("viz", "--slurm", "--search-prefix", "x"), "--search-prefix is for --kubernetes."),
+        (("viz", "--file", "none.yaml"), "File not found: 'none.yaml'"),
+        (("viz", "--file", "job.yaml", "-o", "a.png"), "'a.png' must end in .html"),
+        (("eval", "--file", "job.yaml", "-t", "8"), "needs 1 node, but 16 nodes of the topology have a rank"),
+        (("eval", "--file", "job.yaml", "-t", "0"), "'tp' is 0: input should be greater than 0"),
+        (("eval", "--slurm-conf", "none.conf"), "File not found: 'none.conf'"),
+        (("assign", "--file", "job.yaml", "-t", "8"), "needs 1 node, but only 0 of the 16 nodes are free."),
+        (("assign", "--file", "free.yaml", "-o", "x"), "--output needs --format"),
+        (("assign", "--file", "free.yaml", "--json", "--format", "mpi"), "both want to print"),
+        (("topoviz",), "Give either the prefix of the job's pod names, or --file"),
+        (("topoeval", "x", "--file", "job.yaml", *DEGREES), "Give either the prefix"),
+    ],
+)
+def test_mistakes_get_one_message(program, arguments, message):
+    code, out, err = program(*arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_names_of_a_hostfile_must_be_in_the_network(program, here):
+    (here / "hosts").write_text("# the job\nnode0001 slots=8\nnode0001\nmode0002\n")
+    code, _, err = program("eval", "--file", "free.yaml", "--hostfile", "hosts")
+    assert code == 1
+    assert "Host 'mode0002' is not in the topology of 16 nodes. Did you mean 'node0002'?" in err
+    (here / "hosts").write_text("node0001\nnode0002\nnode0001\n")
+    assert (
+        "hosts, line 3: host 'node0001' comes a second time"
+        in program("eval", "--file", "free.yaml", "--hostfile", "hosts")[2]
+    )
+    (here / "hosts").write_text("\n")
+    assert "hosts names no host" in program("eval", "--file", "free.yaml", "--hostfile", "hosts")[2]
