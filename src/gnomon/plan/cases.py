@@ -81,6 +81,7 @@ class Storage:
     overlap_tensor: Array
     overlap_data: Array
     overlap_shard: Array
+    shard_rate: Array
     overlap_context: Array
     overlap_expert: Array
     passes: Array
@@ -95,7 +96,7 @@ class Storage:
         wide = stack.storage == "autocast" or compute == 4.0
         masters = {"autocast": 8.0, "mixed": 8.0 if wide else 12.0, "pure": 2.0 * compute}[stack.storage]
         measured = cluster.efficiency
-        same = ("collective_dispatch_s", "step_overhead_s", "overlap_tensor", "overlap_shard", "overlap_context")
+        same = ("collective_dispatch_s", "step_overhead_s", "overlap_tensor", "overlap_shard", "shard_rate", "overlap_context")
         return cls(
             **{name: array(getattr(stack, name)) for name in (*same, "overlap_expert")},
             run_ahead=array(1.0 if measured else stack.run_ahead),
@@ -147,7 +148,6 @@ class Cases:
         flash = stack.flash_attention if workload.attention_kernel is None else workload.attention_kernel == "flash"
         capacity = workload.capacity_factor
         imbalance = workload.expert_imbalance if capacity is None else min(workload.expert_imbalance, capacity)
-        achieved = cluster.rates.network if cluster.rates else 1.0
         if cluster.efficiency is None and cluster.rates is None:
             raise PlanError(
                 f"The achieved rates of '{cluster.name}' are unknown. "
@@ -157,7 +157,7 @@ class Cases:
             model=ModelSizes.of(model),
             split=Split.of(layout),
             storage=Storage.of(stack, workload.precision, cluster),
-            network=Network.of(cluster, achieved),
+            network=Network.of(cluster),
             rates=rates_of(cluster, workload.precision),
             seq_len=array(workload.seq_len),
             micro_batch=array(workload.micro_batch),

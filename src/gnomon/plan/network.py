@@ -24,16 +24,17 @@ class Network:
     latency_s: tuple[Array, ...]
 
     @classmethod
-    def of(cls, cluster: ClusterSpec, achieved: float = 1.0) -> Network:
-        """Return the network of `cluster`, whose links achieve the fraction `achieved` of their line rate."""
+    def of(cls, cluster: ClusterSpec) -> Network:
+        """Return the network of `cluster` at the rates that its generation achieves."""
         tiers = list(cluster.tiers)[:NUM_TIERS]
         if not tiers:
             none = (array(1.0),) * NUM_TIERS
             return cls(span=none, bandwidth=none, latency_s=(array(0.0),) * NUM_TIERS)
+        inner, outer = (cluster.rates.link, cluster.rates.network) if cluster.rates else (1.0, 1.0)
         padded = tiers + [tiers[-1]] * (NUM_TIERS - len(tiers))
         return cls(
             span=tuple(array(t.span) for t in padded),
-            bandwidth=tuple(array(t.bandwidth_bytes_per_s * achieved) for t in padded),
+            bandwidth=tuple(array(t.bandwidth_bytes_per_s * (inner if t is tiers[0] else outer)) for t in padded),
             latency_s=tuple(array(t.latency_s) for t in padded),
         )
 
@@ -91,17 +92,22 @@ def all_reduce_s(size_bytes: Array, path: Group) -> Array:
     return np.where(n > 1, 2.0 * (n - 1.0) / n * size_bytes / path.bandwidth + latency, 0.0)
 
 
-def all_to_all_s(size_bytes: Array, network: Network, ranks: Array, stride: Array) -> Array:
+def all_to_all_s(size_bytes: Array, network: Network, ranks: Array, stride: Array, copies: Array | float = 1.0) -> Array:
     """Return the time in which every rank sends `size_bytes`, an equal part to each of `ranks` ranks.
 
     Each tier carries what leaves the domain inside it; the tiers work at the same time, so the slowest decides.
+    With `copies` > 1 each element goes to that many ranks at random, and crosses to another domain only once however
+    many of its copies go there: of D domains it reaches D (1 - (1 - 1 / D)^copies) (DeepSeek-V3, arXiv 2412.19437,
+    section 3.2.2).
     """
     time, inside = np.zeros_like(size_bytes * ranks), np.ones_like(ranks * stride)
     latency = np.zeros_like(time)
     for tier in range(NUM_TIERS):
         reach = ranks if tier == NUM_TIERS - 1 else np.clip(np.floor(network.span[tier] / stride), 1.0, ranks)
         reach = np.maximum(reach, inside)
-        leaving = (reach - inside) / ranks if tier < NUM_TIERS - 1 else (ranks - inside) / ranks
+        domains = np.maximum(ranks / inside, 1.0)
+        distinct = domains / copies * (1.0 - (1.0 - 1.0 / domains) ** copies)
+        leaving = (reach - inside) / ranks * (distinct if tier else 1.0)
         time = np.maximum(time, size_bytes * leaving / network.bandwidth[tier])
         latency = np.maximum(latency, np.where(leaving > 0, network.latency_s[tier], 0.0))
         inside = reach

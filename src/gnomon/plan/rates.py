@@ -29,7 +29,7 @@ class GenericRates:
     A product of (m, k) by (k, n) is cut into tiles; each compute unit works on one tile at a time, so the last wave
     leaves units idle, and edge tiles are computed whole. The library takes the best of a few tile sizes, of which
     smaller ones reuse less. Filling and draining a tile's loop takes the time of `half_depth` of its k steps; a
-    product with a dimension that is no multiple of `ALIGNMENT_ELEMENTS` cannot use the wide loads of the matrix units.
+    product with a size n or k that is no multiple of `ALIGNMENT_ELEMENTS` cannot use the wide loads of the matrix units.
     """
 
     matmul_flops: Array
@@ -66,7 +66,7 @@ class GenericRates:
         }[operator.key]
         peak = self.head_flops if operator.wide else self.matmul_flops
         work = self._padded_area(rows, columns, groups) * 2.0 * (depth + self.half_depth)
-        aligned = (rows % self.alignment == 0) & (columns % self.alignment == 0) & (depth % self.alignment == 0)
+        aligned = (n % self.alignment == 0) & (k % self.alignment == 0)
         slower = np.where(aligned, 1.0, 1.0 / self.misaligned)
         return np.where(operator.flops > 0, work * slower / peak, 0.0)
 
@@ -124,9 +124,10 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
             )
     if device.memory_bandwidth_bytes_per_s is None:
         raise PlanError(f"The memory bandwidth of '{device.name}' is unknown. Measure it with gnomon calibrate.")
+    clock = _clock(device.tdp_w, rates.reference_power_w)
     return GenericRates(
-        matmul_flops=array(device.peak_flops[operand] * rates.matmul[operand]),
-        head_flops=array(device.peak_flops[wide] * rates.matmul[wide]),
+        matmul_flops=array(device.peak_flops[operand] * rates.matmul[operand] * clock),
+        head_flops=array(device.peak_flops[wide] * rates.matmul[wide] * clock),
         attention_flops=array(device.peak_flops[wide] * rates.attention.get(wide, rates.matmul[wide])),
         bandwidth=array(device.memory_bandwidth_bytes_per_s * rates.memory),
         units=array(device.num_compute_units or 0.0),
@@ -135,6 +136,13 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
         alignment=array(ALIGNMENT_ELEMENTS),
         kernel_s=array(rates.kernel_s),
     )
+
+
+def _clock(power_w: float | None, reference_w: float | None) -> float:
+    """Return the clock under load over that of the reference board: dynamic power grows with its square or faster."""
+    if power_w is None or reference_w is None:
+        return 1.0
+    return float(min(1.0, np.sqrt(power_w / reference_w)))
 
 
 def lookup(curves: Mapping[str, Curve], key: str, precision: str, what: str) -> tuple[Curve, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from gnomon.spec._noun import FrozenMap, Noun
 
@@ -22,10 +22,14 @@ class DeviceRates(Noun):
     matmul: FrozenMap[Dtype, Fraction] = Field(description="share of the dense peak in large matrix products")
     attention: FrozenMap[Dtype, Fraction] = Field(description="share of the dense peak in the fused attention kernel")
     memory: Fraction = Field(description="share of the memory bandwidth in large elementwise kernels")
-    network: Fraction = Field(default=1.0, description="share of the line rate in large collectives")
+    link: Fraction = Field(default=1.0, description="share of the line rate in collectives on the innermost tier")
+    network: Fraction = Field(default=1.0, description="share of the line rate in collectives on the outer tiers")
     half_depth: NonNegativeFloat = Field(default=0.0, description="inner dimension at which a product runs half as fast")
     misaligned: Fraction = Field(
         default=1.0, description="rate of a product whose sizes are no multiples of 8, over that of aligned ones"
+    )
+    reference_power_w: PositiveFloat | None = Field(
+        default=None, description="board power at which `matmul` holds; a board with less runs at a lower clock"
     )
     kernel_s: NonNegativeFloat = Field(default=0.0, description="device seconds between two kernels")
     sources: FrozenMap[str, str] = Field(default_factory=dict)

@@ -154,6 +154,7 @@ def layout_of(row: Row, stack: StackSpec) -> Layout:
     vpp = integer(row, "vp_or_interleave", 1) or 1
     schedule, interleave = _schedule(row)
     stated = integer(row, "sp")
+    recompute, share = recompute_of(row, stack)
     return Layout.from_mapping(
         {
             "dp": dp,
@@ -167,7 +168,8 @@ def layout_of(row: Row, stack: StackSpec) -> Layout:
             "sequence_parallel": bool(stated) if stated is not None else stack.name != "megatron",
             "zero_stage": zero,
             "shard_ranks": shard,
-            "recompute": recompute_of(row, stack),
+            "recompute": recompute,
+            "recompute_share": share,
         },
         where="layout",
     )
@@ -199,7 +201,7 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec) -> Workload:
     if per_rank < 1 and layout.cp == 1 and layout.dp % batch == 0:
         raise PlanError(f"gbs={batch} gives dp={layout.dp} ranks less than one sequence each")
     if micro_batch is None:
-        micro_batch = 1 if per_rank != int(per_rank) or layout.pp > 1 or stack.name != "xla" else int(per_rank)
+        micro_batch = _usual_micro_batch(per_rank, layout.pp)
     micro_batch = min(micro_batch, max(1, int(per_rank)))
     steps = max(1, math.ceil(per_rank / micro_batch - 1e-9))
     flash = integer(row, "flash_attention")
@@ -215,6 +217,12 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec) -> Workload:
         },
         where="workload",
     )
+
+
+def _usual_micro_batch(per_rank: float, pp: int) -> int:
+    """Return the largest of 4, 2 and 1 that divides a rank's batch and leaves four micro-batches for each stage."""
+    enough = 1 if pp == 1 else 4 * pp
+    return next((size for size in (4, 2) if per_rank % size == 0 and per_rank / size >= enough), 1)
 
 
 def precision_of(row: Row) -> Any:

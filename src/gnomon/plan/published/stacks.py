@@ -4,7 +4,9 @@
 |---|---|---|---|---|
 | megatron | Megatron-LM and Megatron-DeepSpeed before fused attention (to 2022) | full | none | none |
 | megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since 2023 | none | optimizer (ZeRO-1) | yes |
-| fsdp | PyTorch FSDP and DeepSpeed ZeRO-3 without tensor or pipeline parallelism | full | all (ZeRO-3) | yes |
+| fsdp | PyTorch FSDP without tensor or pipeline parallelism | full | all (ZeRO-3) | yes |
+| fsdp-compiled | the same compiled: torchtitan, fms-fsdp | full | all (ZeRO-3) | yes |
+| deepspeed | DeepSpeed ZeRO-3 | full | all (ZeRO-3) | little |
 | xla | TPUs, MaxText | full | all (ZeRO-3) | yes |
 """
 
@@ -20,45 +22,53 @@ from gnomon.spec.catalog import load_stack
 
 Row = Mapping[str, Any]
 CLASSIC_UNTIL = 2022
+CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm")
+COMPILED = ("torchtitan", "fms-fsdp")  # they compile by default
 
 
 def stack_of(row: Row) -> StackSpec:
     """Return the software family that the columns name."""
     words = " ".join(text(row, c) for c in ("source", "source_url_or_repo_path", "zero_stage_or_fsdp", "overlap_notes"))
-    sharding = text(row, "zero_stage_or_fsdp")
     if "tpu" in text(row, "hardware") or "maxtext" in words:
         return load_stack("xla")
+    if any(name in words for name in COMPILED):
+        return load_stack("fsdp-compiled")
+    sharding = text(row, "zero_stage_or_fsdp")
     split = (integer(row, "tp") or 1) * (integer(row, "pp") or 1) > 1
-    fully = "fsdp" in sharding and "fsdp=0" not in sharding or "hsdp" in sharding or "zero-3" in sharding
-    core = any(name in words for name in ("megatron-bridge", "nemo", "megatron-core"))
-    if fully and not split and not core:
-        return load_stack("fsdp")
-    if any(name in words for name in ("torchtitan", "fsdp.py", "foundry", "fms")):
+    fully = "fsdp" in sharding and "fsdp=0" not in sharding
+    if "zero-3" in sharding or ("zero-3" in words and not split):
+        return load_stack("deepspeed")
+    if (fully or "hsdp" in sharding) and not split and not any(name in words for name in CORE):
         return load_stack("fsdp")
     year = integer(row, "year") or CLASSIC_UNTIL + 1
     unfused = integer(row, "flash_attention") == 0
-    classic = unfused or year <= CLASSIC_UNTIL or "deepspeed" in words or "bloom" in words
+    classic = unfused or year <= CLASSIC_UNTIL or "deepspeed" in words
     return load_stack("megatron" if classic else "megatron-core")
 
 
 def storage_of(row: Row, stack: StackSpec) -> StackSpec:
-    """Return the stack with the precision of gradients that the label states."""
-    label = text(row, "precision")
-    if "pure" in label:
-        return stack.model_copy(update={"gradient_bytes": 2})
-    if "default" in label or ("bf16" in label and stack.name == "megatron"):
+    """Return the stack with the precision of gradients that the row states."""
+    stated = text(row, "grad_accum_dtype") or text(row, "precision")
+    if "fp32" in stated or "default" in stated:
         return stack.model_copy(update={"gradient_bytes": 4})
+    if "pure" in stated or text(row, "grad_accum_dtype") in ("bf16", "fp16"):
+        return stack.model_copy(update={"gradient_bytes": 2})
     return stack
 
 
-def recompute_of(row: Row, stack: StackSpec) -> Literal["none", "selective", "full"]:
-    """Return what the column says, or the family's default when it is blank."""
+def recompute_of(row: Row, stack: StackSpec) -> tuple[Literal["none", "selective", "full"], float]:
+    """Return (what is recomputed, share of the layers), from the column or the family's default when it is blank.
+
+    Under FSDP "selective" means that some layers, or about every other product, are recomputed: half of them.
+    """
     stated = text(row, "recompute")
     if not stated:
-        return "none" if stack.name == "megatron-core" else "full"
+        return ("none" if stack.name == "megatron-core" else "full"), 1.0
     if stated.startswith(("none", "no", "false", "0")):
-        return "none"
-    return "selective" if "selective" in stated or "sac" in stated else "full"
+        return "none", 1.0
+    if "selective" not in stated and "sac" not in stated:
+        return "full", 1.0
+    return ("full", 0.5) if stack.name.startswith("fsdp") else ("selective", 1.0)
 
 
 def zero_of(row: Row, stack: StackSpec, replicas: int) -> tuple[Any, int | None]:
