@@ -19,7 +19,8 @@ ERRORS = ("n", "median", "mean", "p90", "bias", "rank")
 
 def render_score(rows: Sequence[Scored], summary: Mapping[str, Any], by: str, worst: int) -> RenderableType:
     """Return the errors by group, the memory errors, what was refused, and the `worst` rows."""
-    parts: list[RenderableType] = [_groups(summary, by)]
+    counted = f"{summary['predicted']} of {summary['rows']} rows predicted, {summary['n']} compared"
+    parts: list[RenderableType] = [Text(counted), _groups(summary, by)]
     if summary["memory"]["n"]:
         parts.append(_memory(summary, by))
     parts += _reasons("Refused", summary["refused"])
@@ -40,8 +41,7 @@ def error_cells(errors: Mapping[str, Any]) -> list[str]:
 
 
 def _groups(summary: Mapping[str, Any], by: str) -> Table:
-    counted = f"{summary['predicted']} of {summary['rows']} rows predicted, {summary['n']} compared"
-    table = _table(f"Step time, predicted against measured ({counted})", (by, *ERRORS, "refused"))
+    table = _table("Step time, predicted against measured", (by, *ERRORS, "refused"))
     for name, errors in summary["by"][by].items():
         table.add_row(Text(name), *error_cells(errors), str(errors["refused"] or ""))
     table.add_section()
