@@ -1,0 +1,206 @@
+"""`gnomon plan cost`: time, money and energy of a whole training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gnomon.cli._output import print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gnomon.plan.cost import TrainingCost
+    from gnomon.plan.estimate import Estimate
+    from gnomon.plan.goodput import Reliability
+
+UNKNOWN = "unknown"
+
+
+def command(
+    config: Annotated[
+        Path, typer.Argument(help="YAML file with model, cluster, layout and workload.", metavar="CONFIG")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to it: key=value, +key=value, ~key.", metavar="OVERRIDES")
+    ] = None,
+    tokens: Annotated[str, typer.Option("--tokens", help="Tokens to train on: 15T, 300B.", show_default=False)] = "",
+    price: Annotated[
+        float | None, typer.Option("--price-per-accelerator-hour", help="In any currency.", show_default=False)
+    ] = None,
+    mtbf_hours: Annotated[
+        float | None,
+        typer.Option("--mtbf-hours", help="Mean time between failures of one accelerator.", show_default=False),
+    ] = None,
+    node_mtbf_hours: Annotated[
+        float | None,
+        typer.Option("--node-mtbf-hours", help="Of one node, beside its accelerators.", show_default=False),
+    ] = None,
+    checkpoint_time: Annotated[
+        str | None, typer.Option("--checkpoint-time", help="To write a checkpoint: 90 s.", show_default=False)
+    ] = None,
+    checkpoint_bandwidth: Annotated[
+        str | None,
+        typer.Option("--checkpoint-bandwidth", help="Of the storage, per second: 2 TB.", show_default="unknown"),
+    ] = None,
+    stall_time: Annotated[
+        str | None,
+        typer.Option(
+            "--stall-time",
+            help="That an asynchronous checkpoint stops training: 5 s.",
+            show_default="the whole checkpoint",
+        ),
+    ] = None,
+    interval: Annotated[
+        str | None,
+        typer.Option("--interval", help="Training between checkpoints: 30 min.", show_default="Daly's optimum"),
+    ] = None,
+    restart_time: Annotated[
+        str | None, typer.Option("--restart-time", help="From a failure to training: 10 min.", show_default=False)
+    ] = None,
+    pue: Annotated[
+        float | None, typer.Option("--pue", help="Power usage effectiveness.", show_default="unknown")
+    ] = None,
+    carbon_intensity: Annotated[
+        float | None, typer.Option("--carbon-intensity", help="kg CO2e per kWh.", show_default="unknown")
+    ] = None,
+    idle_power: Annotated[
+        float | None, typer.Option("--idle-power", help="Idle power over TDP.", show_default="always TDP")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Predict how long training on a number of tokens takes, with failures, and what it costs."""
+    from gnomon.config import load_config, require_values, to_plain
+    from gnomon.errors import PlanError
+    from gnomon.plan.cost import CostRates, parse_count, training_cost
+    from gnomon.plan.planner import plan
+    from gnomon.spec.resolve import resolve_inputs
+
+    if not tokens:
+        raise PlanError("The number of tokens is missing. Give it: --tokens 15T.")
+    count = parse_count(tokens)
+    rates = CostRates.from_mapping(
+        {
+            "price_per_accelerator_hour": price,
+            "pue": pue,
+            "carbon_intensity_kg_per_kwh": carbon_intensity,
+            "idle_power_fraction": idle_power,
+        },
+        where="the options",
+    )
+    loaded = load_config(config, overrides or [])
+    require_values(loaded)
+    estimate = plan(*resolve_inputs(to_plain(loaded)))
+    times = {
+        "checkpoint_time": checkpoint_time,
+        "stall_time": stall_time,
+        "interval": interval,
+        "restart_time": restart_time,
+    }
+    reliability = _reliability(estimate, mtbf_hours, node_mtbf_hours, checkpoint_bandwidth, times)
+    result = training_cost(estimate, count, rates, reliability)
+    if as_json:
+        print_json(result)
+        return
+    from rich.console import Console
+
+    Console().print(_table(result, rates.price_per_accelerator_hour))
+    for line in result.assumptions:
+        typer.echo(f"- {line}")
+
+
+def _reliability(
+    estimate: Estimate,
+    mtbf_hours: float | None,
+    node_mtbf_hours: float | None,
+    bandwidth: str | None,
+    times: dict[str, str | None],
+) -> Reliability | None:
+    """Return what the options say of failures; None when they give no MTBF and nothing that needs one."""
+    from gnomon.errors import PlanError
+    from gnomon.plan.cost import estimate_checkpoint_bytes
+    from gnomon.plan.goodput import Reliability
+    from gnomon.units import parse_bytes, parse_seconds
+
+    given = [f"--{name.replace('_', '-')}" for name, value in times.items() if value is not None]
+    given += ["--checkpoint-bandwidth"] if bandwidth is not None else []
+    if mtbf_hours is None and node_mtbf_hours is None:
+        if given:
+            raise PlanError(
+                f"{given[0]} matters only with failures, and no MTBF is given. Give --mtbf-hours or --node-mtbf-hours."
+            )
+        return None
+    seconds = {name: None if text is None else parse_seconds(text) for name, text in times.items()}
+    if (seconds["checkpoint_time"] is None) == (bandwidth is None):
+        found = "neither is" if bandwidth is None else "both are"
+        raise PlanError(f"With an MTBF give either --checkpoint-time or --checkpoint-bandwidth; {found} given.")
+    if seconds["restart_time"] is None:
+        raise PlanError("With an MTBF the time to restart counts. Give it: --restart-time '10 min'.")
+    checkpoint_s = seconds["checkpoint_time"]
+    if bandwidth is not None:
+        rate = parse_bytes(bandwidth)
+        if rate <= 0:
+            raise PlanError(f"--checkpoint-bandwidth is '{bandwidth}'; it must be positive.")
+        checkpoint_s = estimate_checkpoint_bytes(estimate) / rate
+    return Reliability.from_mapping(
+        {
+            "accelerator_mtbf_s": None if mtbf_hours is None else 3600.0 * mtbf_hours,
+            "node_mtbf_s": None if node_mtbf_hours is None else 3600.0 * node_mtbf_hours,
+            "checkpoint_s": checkpoint_s,
+            "stall_s": seconds["stall_time"],
+            "recovery_s": seconds["restart_time"],
+            "interval_s": seconds["interval"],
+        },
+        where="the options",
+    )
+
+
+def _table(result: TrainingCost, price: float | None) -> Table:
+    from rich.table import Table
+
+    from gnomon.units import format_bytes, format_count, format_percent, format_seconds
+
+    table = Table(
+        "quantity", "value", "where it comes from", title="Training run", title_justify="left", header_style="bold"
+    )
+    steps = f"{result.num_steps} steps x {format_seconds(result.step_time_s)}"
+    table.add_row("tokens", format_count(result.tokens), f"{result.num_steps} steps")
+    table.add_row("training", _days(result.training_s), steps)
+    table.add_row("checkpoint", format_bytes(result.checkpoint_bytes), "weights and optimizer states, each once")
+    goodput = result.goodput
+    if goodput is None:
+        table.add_row("goodput", UNKNOWN, "needs --mtbf-hours or --node-mtbf-hours")
+    else:
+        table.add_row("failures", f"every {format_seconds(goodput.mtbf_s)}", "rates of all parts added up")
+        best = "Daly's optimum" if goodput.interval_s == goodput.optimal_interval_s else "as given"
+        table.add_row("training between checkpoints", format_seconds(goodput.interval_s), best)
+        table.add_row("[bold]goodput", f"[bold]{format_percent(goodput.goodput)}", "expected share of wall time")
+        table.add_row("  checkpoints", format_percent(goodput.checkpoint_share), "")
+        table.add_row("  restarts", format_percent(goodput.restart_share), "")
+        table.add_row("  lost work", format_percent(goodput.lost_share), "")
+    wall = UNKNOWN if result.wall_s is None else _days(result.wall_s)
+    table.add_row("[bold]wall time", f"[bold]{wall}", "training / goodput")
+    table.add_row("tokens per day", format_count(result.tokens_per_day), "tokens / wall time, or / training")
+    hours = f"{result.num_accelerators} accelerators x hours"
+    table.add_row("accelerator-hours", format_count(result.accelerator_hours), hours)
+    cost = "needs --price-per-accelerator-hour" if price is None else f"{price:g} per accelerator-hour"
+    table.add_row("cost", UNKNOWN if result.cost is None else format_count(result.cost), cost)
+    power = UNKNOWN if result.power_w is None else f"{result.power_w:.0f} W"
+    table.add_row("power per accelerator", power, "TDP, or linear between idle and TDP")
+    table.add_row("energy of the accelerators", _kwh(result.accelerator_energy_kwh), "power x time")
+    table.add_row("energy of the data center", _kwh(result.facility_energy_kwh), "x PUE (--pue)")
+    carbon = UNKNOWN if result.carbon_kg is None else f"{result.carbon_kg / 1000.0:,.3g} t CO2e"
+    table.add_row("carbon", carbon, "x --carbon-intensity")
+    return table
+
+
+def _days(seconds: float) -> str:
+    from gnomon.units import format_seconds
+
+    return f"{seconds / 86400.0:.1f} days" if seconds >= 2 * 86400.0 else format_seconds(seconds)
+
+
+def _kwh(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value / 1000.0:,.4g} MWh"
