@@ -78,6 +78,7 @@ class Storage:
     dispatch_optimizer_s: Array
     collective_dispatch_s: Array
     step_overhead_s: Array
+    split_sends: Array
     overlap_tensor: Array
     overlap_data: Array
     overlap_shard: Array
@@ -96,7 +97,7 @@ class Storage:
         wide = stack.storage == "autocast" or compute == 4.0
         masters = {"autocast": 8.0, "mixed": 8.0 if wide else 12.0, "pure": 2.0 * compute}[stack.storage]
         measured = cluster.efficiency
-        same = ("collective_dispatch_s", "step_overhead_s", "overlap_tensor", "overlap_shard", "shard_rate", "overlap_context")
+        same = ("split_sends", "collective_dispatch_s", "step_overhead_s", "overlap_tensor", "overlap_shard", "shard_rate", "overlap_context")
         return cls(
             **{name: array(getattr(stack, name)) for name in (*same, "overlap_expert")},
             run_ahead=array(1.0 if measured else stack.run_ahead),

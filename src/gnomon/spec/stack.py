@@ -26,6 +26,9 @@ class StackSpec(Noun):
     dispatch_s: NonNegativeFloat = Field(description="host seconds to launch one operator")
     collective_dispatch_s: NonNegativeFloat = Field(default=0.0, description="host seconds to launch one collective")
     step_overhead_s: NonNegativeFloat = Field(default=0.0, description="host seconds per step outside the model")
+    split_sends: bool = Field(
+        default=True, description="tensor-parallel ranks share a send between stages (arXiv 2104.04473, section 4.1)"
+    )
     overlap_tensor: float = Field(default=0.0, ge=0, le=1, description="share of tensor-parallel traffic hidden")
     overlap_data: float = Field(default=0.0, ge=0, le=1, description="share of the gradient reduction hidden")
     overlap_shard: float = Field(default=0.0, ge=0, le=1, description="share of the gathering of sharded weights hidden")

@@ -165,7 +165,7 @@ def layout_of(row: Row, stack: StackSpec) -> Layout:
             "expert_tp": expert_tp,
             "vpp": max(vpp, interleave) if pp > 1 and schedule == "1f1b" else 1,
             "schedule": schedule,
-            "sequence_parallel": bool(stated) if stated is not None else stack.name != "megatron",
+            "sequence_parallel": bool(stated) if stated is not None else not stack.name.startswith("megatron") or stack.name == "megatron-core",
             "zero_stage": zero,
             "shard_ranks": shard,
             "recompute": recompute,
@@ -213,7 +213,7 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec) -> Workload:
             "precision": precision_of(row),
             "stack": stack.name,
             "attention_kernel": None if flash is None else "flash" if flash else "unfused",
-            "dropout": stack.name == "megatron" and not bool(integer(row, "gated_mlp", 0)),
+            "dropout": stack.name in ("megatron", "megatron-deepspeed") and not bool(integer(row, "gated_mlp", 0)),
         },
         where="workload",
     )

@@ -2,7 +2,8 @@
 
 | stack | rows | recompute when silent | sharding when silent | overlap |
 |---|---|---|---|---|
-| megatron | Megatron-LM and Megatron-DeepSpeed before fused attention (to 2022) | full | none | none |
+| megatron | Megatron-LM before fused attention (to 2022) | full | none | none |
+| megatron-deepspeed | Megatron-DeepSpeed | full | none | none |
 | megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since 2023 | none | optimizer (ZeRO-1) | yes |
 | fsdp | PyTorch FSDP without tensor or pipeline parallelism | full | all (ZeRO-3) | yes |
 | fsdp-compiled | the same compiled: torchtitan, fms-fsdp | full | all (ZeRO-3) | yes |
@@ -42,8 +43,9 @@ def stack_of(row: Row) -> StackSpec:
         return load_stack("fsdp")
     year = integer(row, "year") or CLASSIC_UNTIL + 1
     unfused = integer(row, "flash_attention") == 0
-    classic = unfused or year <= CLASSIC_UNTIL or "deepspeed" in words
-    return load_stack("megatron" if classic else "megatron-core")
+    classic = unfused or year <= CLASSIC_UNTIL
+    deepspeed = "deepspeed" in f"{words} {text(row, 'pp_schedule')}"
+    return load_stack("megatron-deepspeed" if deepspeed else "megatron" if classic else "megatron-core")
 
 
 def storage_of(row: Row, stack: StackSpec) -> StackSpec:
@@ -86,7 +88,7 @@ def zero_of(row: Row, stack: StackSpec, replicas: int) -> tuple[Any, int | None]
     if "fsdp" in stated or "shard" in stated:
         group = re.search(r"fsdp\s*(\d+)|(\d+)-way", stated)
         return 3, _divisor(replicas, int(group.group(1) or group.group(2))) if group else None
-    return {"megatron": 0, "megatron-core": 1}.get(stack.name, 3), None
+    return {"megatron": 0, "megatron-deepspeed": 0, "megatron-core": 1}.get(stack.name, 3), None
 
 
 def _divisor(replicas: int, wanted: int) -> int | None:
