@@ -20,6 +20,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 COLUMNS = ("process groups", "number", "hops", "ideal", "mean hop", "worst hop", "groups at a link")
 LEGEND_PX = {"job": 230, "free": 60, "busy": 150}
 CURVE_STEPS = 12
+TOOLBAR_PX = 30
+"""Room above the drawing, where Plotly's buttons would otherwise cover what one wants to point at."""
 
 
 def render_svg(topology: Topology, evaluation: PlacementEvaluation | None = None, kind: GroupKind = "dp") -> str:
@@ -74,7 +76,7 @@ def render_html(topology: Topology, evaluation: PlacementEvaluation | None = Non
             notes=picture.notes,
             nodes=[_row(node) for node in topology.nodes],
             width=round(picture.width),
-            height=round(picture.height),
+            height=round(picture.height) + TOOLBAR_PX,
             figure=figure,
             plotly_js=Markup(get_plotlyjs()),
         )
@@ -131,8 +133,8 @@ def _figure(picture: Picture) -> Figure:
     figure.update_layout(
         template="none",
         width=round(picture.width),
-        height=round(picture.height),
-        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        height=round(picture.height) + TOOLBAR_PX,
+        margin={"l": 0, "r": 0, "t": TOOLBAR_PX, "b": 0},
         font={"family": FONT, "size": 11},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

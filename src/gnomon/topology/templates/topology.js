@@ -33,6 +33,8 @@
 
   listGroups();
   draw();
+  // the machines are at the right end; a narrow window shows them first
+  element.parentElement.scrollLeft = element.parentElement.scrollWidth;
   dark.addEventListener("change", draw);
   if (kind) kind.addEventListener("change", () => { listGroups(); draw(); });
   if (group) group.addEventListener("change", draw);
