@@ -67,8 +67,8 @@ class _State:
         from gnomon.spec._noun import read_mapping
 
         self._path = path
-        priors = {p.name: p.prior for study in studies.values() for p in study.parameters}
-        self._of = {"table_sha256": hashlib.sha256(table.read_bytes()).hexdigest(), "priors": priors}
+        values = {p.name: p.value for study in studies.values() for p in study.parameters}
+        self._of = {"table_sha256": hashlib.sha256(table.read_bytes()).hexdigest(), "catalog": values}
         self._fits: dict[str, Any] = {}
         if path is not None and path.exists():
             found = read_mapping(path)
@@ -136,6 +136,7 @@ def _document(
             "unit": p.constant.unit,
             "meaning": p.constant.meaning,
             "prior": p.prior,
+            "catalog": p.value,
             "fitted": float(value),
             "uncertainty": float(spread),
             "rows": int(p.any_rows.sum()),

@@ -17,7 +17,7 @@ from gnomon.plan.cases import Cases
 from gnomon.plan.evaluate import evaluate
 from gnomon.plan.published.parameters import Parameter, Rows, with_parameters
 
-NOISE = 0.15  # of one row: what a formula without the row's own kernels cannot know
+NOISE = 0.08  # of one row: what a formula without the row's own kernels cannot know
 STEP = 0.02  # of a spread, for the derivative
 SMALLEST_GAIN = 1e-4  # of the cost, below which an iteration ends the fit
 Observe = Callable[[Cases], Array]

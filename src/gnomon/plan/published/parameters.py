@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
+from gnomon.plan.network import NUM_TIERS
+from gnomon.plan.published.priors import prior_of
 from gnomon.plan.published.rows import Problem
 from gnomon.plan.rates import OPERAND_DTYPE
 
 SIXTEEN_BIT = ("bf16", "fp16")
+TIERS = tuple(f"network.bandwidth.{tier}" for tier in range(NUM_TIERS))
 Rows = NDArray[np.bool_]
 
 
@@ -89,7 +92,7 @@ def _stack(field: str, spread: float, high: float, unit: str, meaning: str, *arr
 
 
 def _overlap(field: str, meaning: str) -> Constant:
-    return _stack(field, 0.2, 1.0, "share", meaning)
+    return _stack(field, 0.3, 1.0, "share", meaning)
 
 
 TIME_CONSTANTS = (
@@ -97,14 +100,15 @@ TIME_CONSTANTS = (
     _rate("matmul", ("rates.matmul_flops",), 0.1, "large 8-bit products", "fp8"),
     _rate("matmul", ("rates.matmul_flops",), 0.15, "large 4-bit products", "fp4"),
     _rate("attention", ("rates.attention_flops",), 0.12, "fused attention kernel", *SIXTEEN_BIT),
-    _rate("memory", ("rates.bandwidth",), 0.05, "elementwise kernels"),
-    _rate("network", ("network.bandwidth",), 0.1, "large collectives"),
+    _rate("memory", ("rates.bandwidth",), 0.08, "elementwise kernels"),
+    _rate("link", TIERS, 0.15, "large collectives on the innermost tier"),
+    _rate("network", TIERS, 0.2, "large collectives on the outer tiers"),
     _kernel("half_depth", 96.0, 2048.0, "elements", "inner dimension at which a product runs half as fast"),
     _kernel("misaligned", 0.15, 1.0, "share", "rate of products whose sizes are no multiples of 8"),
     _kernel("kernel_s", 1.5e-6, 2e-5, "s", "device time between two kernels"),
     _stack(
         "dispatch_s",
-        5e-6,
+        1.5e-5,
         1e-4,
         "s",
         "host time to launch one operator",
@@ -113,10 +117,11 @@ TIME_CONSTANTS = (
     ),
     _stack("collective_dispatch_s", 2e-5, 1e-3, "s", "host time to launch one collective"),
     _stack("step_overhead_s", 5e-3, 0.1, "s", "host time per step outside the model"),
-    _stack("run_ahead", 0.3, 1.0, "share", "part of the step in which launches run ahead of the device"),
+    _stack("run_ahead", 0.4, 1.0, "share", "part of the step in which launches run ahead of the device"),
     _overlap("overlap_tensor", "tensor-parallel traffic hidden"),
     _overlap("overlap_data", "gradient reduction hidden"),
     _overlap("overlap_shard", "gathering of sharded weights hidden"),
+    _stack("shard_rate", 0.3, 1.0, "share", "of the network's rate, in gathering sharded weights", low=0.02),
     _overlap("overlap_context", "context-parallel traffic hidden"),
     _overlap("overlap_expert", "all-to-all of the experts hidden"),
     _stack(
@@ -124,17 +129,18 @@ TIME_CONSTANTS = (
     ),
 )
 MEMORY_CONSTANTS = (
-    _stack("memory_overhead", 0.05, 0.5, "share", "allocator reserve over the tensors' peak"),
-    _stack("framework_bytes", 1e9, 1.2e10, "bytes", "context, libraries and buffers of collectives"),
+    _stack("memory_overhead", 0.1, 0.5, "share", "allocator reserve over the tensors' peak"),
+    _stack("framework_bytes", 2e9, 1.2e10, "bytes", "context, libraries and buffers of collectives"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One constant of one owner, its value in the catalog, and the cases that it decides."""
+    """One constant of one owner: its `value` in the catalog, its `prior` before any fit, and the cases it decides."""
 
     constant: Constant
     owner: str
+    value: float
     prior: float
     rows: tuple[Rows, ...]
 
@@ -168,23 +174,29 @@ def _owner(problem: Problem, constant: Constant) -> str:
 
 
 def _parameter(problems: Sequence[Problem], constant: Constant, owner: str, owned: Rows) -> Parameter | None:
-    rows = tuple(owned & _uses(problems, constant, path) for path in constant.arrays)
-    index = np.flatnonzero(np.logical_or.reduce(rows))
-    if not owner or not index.size:
+    index = np.flatnonzero(owned)
+    rows = tuple(np.zeros_like(owned) for _ in constant.arrays)
+    for path, mask in zip(constant.arrays, rows, strict=True):
+        mask[index] = [_reads(problems[i], constant, path) for i in index.tolist()]
+    if not owner or not np.any(rows):
         return None
-    noun: Any = problems[index[0]].stack if constant.owner == "family" else problems[index[0]].cluster.rates
-    value = getattr(noun, constant.field)
-    prior = value if not constant.dtypes else next((value[d] for d in constant.dtypes if d in value), None)
-    if prior is None or not constant.low < prior < constant.high:
+    first = problems[int(index[0])]
+    noun: Any = first.stack if constant.owner == "family" else first.cluster.rates
+    found = getattr(noun, constant.field)
+    value = found if not constant.dtypes else next((found[d] for d in constant.dtypes if d in found), None)
+    if value is None or not constant.low < value < constant.high:
         return None
-    return Parameter(constant=constant, owner=owner, prior=float(prior), rows=rows)
+    prior = prior_of(constant.name, owner)
+    return Parameter(constant=constant, owner=owner, value=float(value), prior=prior, rows=rows)
 
 
-def _uses(problems: Sequence[Problem], constant: Constant, path: str) -> Rows:
-    """Return which problems read the array at `path` in a dtype of the constant."""
-    if not constant.dtypes:
-        return np.ones(len(problems), dtype=np.bool_)
-    return np.asarray([_dtype(problem, path) in constant.dtypes for problem in problems])
+def _reads(problem: Problem, constant: Constant, path: str) -> bool:
+    """Return whether the constant decides the array at `path` of a problem."""
+    if path in TIERS:
+        # a cluster with fewer tiers repeats its last one
+        innermost = path == TIERS[0] or len(problem.cluster.tiers) == 1
+        return innermost == (constant.field == "link")
+    return not constant.dtypes or _dtype(problem, path) in constant.dtypes
 
 
 def _dtype(problem: Problem, path: str) -> str:
@@ -195,19 +207,21 @@ def _dtype(problem: Problem, path: str) -> str:
 
 
 def with_parameters(cases: Cases, parameters: Sequence[Parameter], values: Sequence[float] | Array) -> Cases:
-    """Return `cases`, which hold the priors, with the values of `parameters` in their place."""
+    """Return `cases`, which hold the catalog's values, with `values` of `parameters` in their place."""
     changed: dict[str, dict[str, Any]] = {}
     for parameter, value in zip(parameters, values, strict=True):
         for path, rows in zip(parameter.constant.arrays, parameter.rows, strict=True):
-            part, name = path.split(".")
+            part, name, *place = path.split(".")
             fields = changed.setdefault(part, {})
             before = fields.get(name, getattr(getattr(cases, part), name))
-            fields[name] = _put(before, rows, parameter, float(value))
+            if place:
+                at = int(place[0])
+                fields[name] = (*before[:at], _put(before[at], rows, parameter, float(value)), *before[at + 1 :])
+            else:
+                fields[name] = _put(before, rows, parameter, float(value))
     return replace(cases, **{part: replace(getattr(cases, part), **fields) for part, fields in changed.items()})
 
 
-def _put(before: Any, rows: Rows, parameter: Parameter, value: float) -> Any:
-    if isinstance(before, tuple):
-        return tuple(_put(array, rows, parameter, value) for array in before)
-    wanted = before * (value / parameter.prior) if parameter.constant.scales else value
+def _put(before: Array, rows: Rows, parameter: Parameter, value: float) -> Array:
+    wanted = before * (value / parameter.value) if parameter.constant.scales else value
     return np.where(rows, wanted, before)

@@ -93,12 +93,15 @@ def _rows(rows: Sequence[Scored], count: int) -> Table:
 
 
 def render_fit(parameters: Sequence[Parameter], fitted: Fit) -> Table:
-    """Return each parameter's prior, fitted value and uncertainty."""
-    table = _table("Fitted constants", ("parameter", "prior", "fitted", "uncertainty", "unit", "rows", "meaning"))
+    """Return each parameter's prior, its value in the catalog, the fitted one and its uncertainty."""
+    table = _table(
+        "Fitted constants", ("parameter", "prior", "catalog", "fitted", "uncertainty", "unit", "rows", "meaning")
+    )
     for parameter, value, spread in zip(parameters, fitted.values, fitted.uncertainties, strict=True):
         table.add_row(
             parameter.name,
             f"{parameter.prior:.4g}",
+            f"{parameter.value:.4g}",
             f"{value:.4g}",
             f"{spread:.2g}",
             parameter.constant.unit,
