@@ -26,23 +26,19 @@ class LayerTraffic:
     context_backward: Array
     expert_forward: Array
     expert_backward: Array
-    shard_forward: Array
-    shard_backward: Array
     calls: Array
 
 
 def layer_traffic(cases: Cases) -> LayerTraffic:
-    """Return the collectives inside one layer."""
+    """Return the collectives inside one layer that depend on its split and on the micro-batch alone."""
     tensor = _tensor_s(cases)
     context = _context_s(cases)
     expert = _expert_s(cases)
-    gather, scatter = _shard_s(cases)
     split = cases.split
     calls = (
         4.0 * (split.tp > 1)
         + 8.0 * ((split.ep > 1) & (cases.model.moe_layers > 0))
         + 2.0 * split.cp * (split.cp > 1)
-        + 3.0 * (gather > 0)
     )
     return LayerTraffic(
         tensor_forward=tensor,
@@ -51,8 +47,6 @@ def layer_traffic(cases: Cases) -> LayerTraffic:
         context_backward=2.0 * context,
         expert_forward=expert,
         expert_backward=expert,
-        shard_forward=gather,
-        shard_backward=gather + scatter,
         calls=calls,
     )
 
@@ -86,11 +80,11 @@ def _expert_s(cases: Cases) -> Array:
     """Return the seconds to send the tokens of one layer to their experts and back."""
     model, split = cases.model, cases.split
     size = cases.routed_tokens * model.hidden * cases.storage.compute_bytes
-    once = all_to_all_s(size, cases.network, split.ep, split.expert_tp)
+    once = all_to_all_s(size, cases.network, split.ep, split.expert_tp, np.maximum(model.top_k, 1.0))
     return 2.0 * once * model.moe_layers / model.num_layers
 
 
-def _shard_s(cases: Cases) -> tuple[Array, Array]:
+def shard_traffic(cases: Cases) -> tuple[Array, Array]:
     """Return the seconds to gather one layer's weights, and to reduce and scatter its gradients, with ZeRO-3."""
     split, storage = cases.split, cases.storage
     shared, experts = stage_parameters(cases, "middle")
@@ -102,15 +96,17 @@ def _shard_s(cases: Cases) -> tuple[Array, Array]:
     for parameters, ranks, apart in ((shared, wide, stride), (experts, narrow, stride * split.ep)):
         path = group(cases.network, np.where(fully, ranks, 1.0), apart)
         per_layer = parameters / layers
-        gather = gather + all_gather_s(per_layer * storage.compute_bytes, path)
-        scatter = scatter + all_gather_s(per_layer * storage.gradient_bytes, path)
+        gather = gather + all_gather_s(per_layer * storage.compute_bytes, path) / storage.shard_rate
+        scatter = scatter + all_gather_s(per_layer * storage.gradient_bytes, path) / storage.shard_rate
     return gather, scatter
 
 
 def stage_send_s(cases: Cases) -> Array:
     """Return the seconds to send one micro-batch's activations to the next pipeline stage."""
     split = cases.split
-    size = cases.stream_tokens * cases.model.hidden * cases.storage.stream_bytes
+    ways = np.where(cases.storage.split_sends > 0, split.tp, 1.0)
+    tokens = np.minimum(cases.stream_tokens, cases.tokens / ways)
+    size = tokens * cases.model.hidden * cases.storage.stream_bytes
     return send_s(size, cases.network, split.tp * split.cp * split.dp, split.pp)
 
 

@@ -6,7 +6,7 @@ end, when every gradient is. In between both change linearly with the layer, so 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,14 +33,47 @@ class MemoryTerms:
         return self.weights + self.gradients + self.optimizer + self.activations + self.communication
 
 
-def stage_memory(cases: Cases) -> dict[str, MemoryTerms]:
+@dataclass(frozen=True, kw_only=True)
+class LayerBytes:
+    """Bytes of one micro-batch on one rank: what one average layer keeps from forward to backward without
+    recomputation and with its scores computed again, its input, the largest transient of its backward, and what the
+    head holds."""
+
+    kept: Array
+    kept_selective: Array
+    input: Array
+    workspace: Array
+    head: Array
+
+    def whole(self, cases: Cases) -> Array:
+        """Return what a layer that is not computed again as a whole keeps."""
+        return np.where(cases.split.recompute >= 1, self.kept_selective, self.kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateBytes:
+    """Bytes of the parameters of one rank on one stage, and the number of its `layers`.
+
+    `optimizer` is before any of it goes to the host; `buffers` are gathered weights, `casts` 16-bit copies.
+    """
+
+    layers: Array
+    weights: Array
+    gradients: Array
+    optimizer: Array
+    buffers: Array
+    casts: Array
+
+
+def stage_memory(cases: Cases, layer: LayerBytes, states: dict[str, StateBytes]) -> dict[str, MemoryTerms]:
     """Return the peak of one rank on the first, a middle and the last pipeline stage."""
-    return {stage: _stage_memory(cases, stage) for stage in STAGES}
+    return {stage: _stage_memory(cases, layer, states[stage], stage) for stage in STAGES}
 
 
 def training_memory(cases: Cases) -> MemoryTerms:
     """Return the peak of the rank that needs the most."""
-    first, *others = stage_memory(cases).values()
+    states = {stage: state_bytes(cases, stage) for stage in STAGES}
+    first, *others = stage_memory(cases, layer_bytes(cases), states).values()
     for other in others:
         larger = other.tensors > first.tensors
         first = MemoryTerms(
@@ -49,7 +82,23 @@ def training_memory(cases: Cases) -> MemoryTerms:
     return first
 
 
-def _stage_memory(cases: Cases, stage: str) -> MemoryTerms:
+def layer_bytes(cases: Cases) -> LayerBytes:
+    """Return the bytes of one micro-batch."""
+    kept = [
+        layer_activations_bytes(replace(cases, split=replace(cases.split, recompute=np.full(1, float(recompute)))))
+        for recompute in (0, 1)
+    ]
+    return LayerBytes(
+        kept=kept[0],
+        kept_selective=kept[1],
+        input=layer_input_bytes(cases),
+        workspace=_layer_workspace(cases),
+        head=_head_bytes(cases),
+    )
+
+
+def state_bytes(cases: Cases, stage: str) -> StateBytes:
+    """Return the bytes of a rank's parameters on one stage."""
     split, storage = cases.split, cases.storage
     shared, experts = stage_parameters(cases, stage)
     ways, expert_ways = shards(cases)
@@ -58,15 +107,24 @@ def _stage_memory(cases: Cases, stage: str) -> MemoryTerms:
         sharded = split.zero_stage >= from_stage
         return shared / np.where(sharded, ways, 1.0) + experts / np.where(sharded, expert_ways, 1.0)
 
-    gradients = per_rank(2) * storage.gradient_bytes
-    forward_end = activations_bytes(cases, stage) + _held_gradients(cases, gradients)
-    buffers = _communication_buffers(cases, shared + experts)
-    return MemoryTerms(
+    return StateBytes(
+        layers=getattr(stage_layers(cases), stage),
         weights=per_rank(3) * storage.weight_bytes,
-        gradients=gradients,
-        optimizer=per_rank(1) * storage.master_bytes * (1.0 - split.offload_optimizer),
-        activations=np.maximum(forward_end, gradients) - gradients,
-        communication=buffers,
+        gradients=per_rank(2) * storage.gradient_bytes,
+        optimizer=per_rank(1) * storage.master_bytes,
+        buffers=_communication_buffers(cases, shared + experts),
+        casts=cast_weights_bytes(cases, stage),
+    )
+
+
+def _stage_memory(cases: Cases, layer: LayerBytes, states: StateBytes, stage: str) -> MemoryTerms:
+    forward_end = _activations_bytes(cases, layer, states, stage) + _held_gradients(cases, states.gradients)
+    return MemoryTerms(
+        weights=states.weights,
+        gradients=states.gradients,
+        optimizer=states.optimizer * (1.0 - cases.split.offload_optimizer),
+        activations=np.maximum(forward_end, states.gradients) - states.gradients,
+        communication=states.buffers,
     )
 
 
@@ -84,21 +142,18 @@ def _communication_buffers(cases: Cases, parameters: Array) -> Array:
     return np.where((split.zero_stage == 3) & (model.num_layers > 1) & (split.shard_ranks > 1), gathered, 0.0)
 
 
-def activations_bytes(cases: Cases, stage: str) -> Array:
+def _activations_bytes(cases: Cases, layer: LayerBytes, states: StateBytes, stage: str) -> Array:
     """Return the bytes of everything that autograd holds at the start of a backward pass on this stage."""
     split = cases.split
-    layers = getattr(stage_layers(cases), stage)
     index = {"first": np.zeros_like(split.pp), "middle": np.minimum(1.0, split.pp - 1.0), "last": split.pp - 1.0}[stage]
     alive = in_flight(split.schedule, split.pp, split.vpp, cases.accumulation, index)
-    full = split.recompute == 2
-    share = np.where(full, split.recompute_share, 0.0)
-    whole = layer_activations_bytes(cases)
-    kept = (1.0 - share) * whole + share * layer_input_bytes(cases)
-    held = alive * layers * kept * (1.0 - split.offload_activations)
+    share = np.where(split.recompute == 2, split.recompute_share, 0.0)
+    whole = layer.whole(cases)
+    kept = (1.0 - share) * whole + share * layer.input
+    held = alive * states.layers * kept * (1.0 - split.offload_activations)
     workspace = np.where(share > 0, whole, 0.0)
-    head = (split.pp == 1) | (stage == "last")
-    last = np.where(head, _head_bytes(cases), 0.0)
-    return held + last + np.where(head, 0.0, _layer_workspace(cases)) + workspace + cast_weights_bytes(cases, stage)
+    end = np.where((split.pp == 1) | (stage == "last"), layer.head, layer.workspace)
+    return held + end + workspace + states.casts
 
 
 def layer_input_bytes(cases: Cases) -> Array:

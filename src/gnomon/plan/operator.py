@@ -8,7 +8,7 @@ from typing import Literal
 from gnomon.plan.arrays import Array
 
 Phase = Literal["forward", "backward", "optimizer"]
-Place = Literal["layer", "first", "last", "step"]
+Place = Literal["layer", "first", "last", "accumulation", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Operator:
     """`calls` launches, each of `flops` FLOPs that moves `traffic_bytes`.
 
     `place` says what the calls count: per average layer and micro-batch, per micro-batch on the first or the last
-    pipeline stage, or per optimizer step. `point` locates the operator on its curve: (m, n, k, groups) of a product,
+    pipeline stage, per micro-batch after the first (`accumulation`), or per optimizer step. `point` locates the operator on its curve: (m, n, k, groups) of a product,
     (sequence length, head dimension) of attention. `launches` are calls of the host, `kernels` of the device.
     """
 

@@ -5,7 +5,7 @@ Times are not decided here: each operator only says what it computes and moves, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -21,7 +21,20 @@ PHASES: tuple[tuple[Phase, str], ...] = (("forward", "forward"), ("backward", "g
 
 def training_operators(cases: Cases) -> list[Operator]:
     """Return every operator of forward, backward, gradient clipping and optimizer, in the order they run."""
-    found = [*_embedding(cases), *_layer(cases), *_head(cases), *_step(cases)]
+    return [*micro_batch_operators(cases), *step_operators(cases)]
+
+
+def micro_batch_operators(cases: Cases) -> list[Operator]:
+    """Return the operators of one micro-batch, which the pipeline, data parallelism and sharding do not change."""
+    return _present([*_embedding(cases), *_layer(cases), *_head(cases)])
+
+
+def step_operators(cases: Cases) -> list[Operator]:
+    """Return the operators on the gradients and states that a rank holds or updates."""
+    return _present(_step(cases))
+
+
+def _present(found: Iterable[Operator]) -> list[Operator]:
     return [o for o in found if np.any((o.calls > 0) & ((o.flops > 0) | (o.traffic_bytes > 0)))]
 
 
@@ -105,7 +118,7 @@ def _linear(
             flops=flops,
             traffic_bytes=traffic,
             point=(m, n, k, groups),
-            launches=1.0 if phase == "backward" else 2.0 - storage.fused,
+            launches=np.maximum(groups, 1.0) * (1.0 if phase == "backward" else 2.0 - storage.fused),
             wide=wide,
         )
     casts = "elementwise_s" if term == "matmul_s" else term
@@ -117,8 +130,9 @@ def _linear(
     )
     narrow = calls * ((storage.operand_bytes < storage.compute_bytes) & (not wide))
     # inputs in the forward pass, output gradients in the backward pass; each quantised once in both orientations
-    yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * k * groups, place=place)
-    yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * n * groups, "backward", place=place)
+    each = np.maximum(groups, 1.0)
+    yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * k * groups, "forward", each, place)
+    yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * n * groups, "backward", each, place)
 
 
 def _attention(cases: Cases) -> Iterator[Operator]:
@@ -235,13 +249,11 @@ def _head(cases: Cases) -> Iterator[Operator]:
 
 
 def _step(cases: Cases) -> Iterator[Operator]:
-    """Yield what happens once per optimizer step over the parameters that a rank holds or updates."""
+    """Yield what happens once per accumulation or optimizer step over the parameters that a rank holds or updates."""
     held, updated = held_parameters(cases), updated_parameters(cases)
-    more = np.maximum(cases.accumulation - 1.0, 0.0)
     storage = cases.storage
-    yield _memory(
-        cases, "gradient accumulation", "elementwise_s", "gradient_add", more, held, "backward", place="step"
-    )
+    add, place = "gradient_add", "accumulation"
+    yield _memory(cases, "gradient accumulation", "elementwise_s", add, 1.0, held, "backward", place=place)
     wide = storage.weight_bytes == 4.0
     # fp32: the measured kernels; else read gradient, masters and moments, write masters, moments and weights
     clip, adam = cases.clipping * wide, 1.0 * wide
@@ -282,7 +294,7 @@ def _memory(
     calls: Array | float,
     elements: Array,
     phase: Phase = "forward",
-    launches: float = 1.0,
+    launches: Array | float = 1.0,
     place: Place = "layer",
 ) -> Operator:
     storage = cases.storage

@@ -1,0 +1,75 @@
+"""What one micro-batch costs a rank in one layer, in the embedding and in the head.
+
+It depends on how a layer is split (tp, cp, ep, expert_tp) and on the micro-batch alone: not on the pipeline, on data
+parallelism, on what is sharded or computed again. A search prices the few different ones once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnomon.plan.arrays import Array
+from gnomon.plan.cases import Cases
+from gnomon.plan.communication import exposed_s, layer_traffic
+from gnomon.plan.memory import LayerBytes, layer_bytes
+from gnomon.plan.operators import micro_batch_operators
+from gnomon.plan.price import PricedOperator, Work, price, work_at
+from gnomon.plan.rates import MeasuredRates, lookup
+
+TOKEN_BYTES = 16  # one int64 token and its int64 target
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerWork:
+    """Seconds of one average layer (`layer`), of the embedding (`first`) and of the head (`last`) for one micro-batch.
+
+    `waits[pass]` is what a layer waits for its tensor-, context- and expert-parallel collectives in the forward and
+    the backward pass, `collectives` how many it launches per pass. `data_s` is the host's time to make the micro-batch.
+    """
+
+    operators: tuple[PricedOperator, ...]
+    layer: Work
+    first: Work
+    last: Work
+    waits: dict[str, dict[str, Array]]
+    collectives: Array
+    data_s: Array
+    bytes: LayerBytes
+
+
+def layer_work(cases: Cases) -> LayerWork:
+    """Price the operators and collectives of one layer, of embedding and of head."""
+    priced = tuple(price(operator, cases) for operator in micro_batch_operators(cases))
+    layer, first, last = work_at(priced, "layer"), work_at(priced, "first"), work_at(priced, "last")
+    storage, traffic = cases.storage, layer_traffic(cases)
+    forward, backward = layer.of("forward"), layer.of("input") + layer.of("weight")
+    attention = layer.seconds["forward"].get("attention_s", np.zeros(1))
+    waits: dict[str, dict[str, Array]] = {}
+    for name, compute, inner in (("forward", forward, attention), ("backward", backward, 2.5 * attention)):
+        tensor, context, expert = (getattr(traffic, f"{kind}_{name}") for kind in ("tensor", "context", "expert"))
+        waits[name] = {
+            "tensor": (1.0 - storage.overlap_tensor) * tensor,
+            "context": exposed_s(context, np.zeros(1), inner, storage.overlap_context),
+            "expert": exposed_s(expert, np.zeros(1), compute, storage.overlap_expert),
+        }
+    return LayerWork(
+        operators=priced,
+        layer=layer,
+        first=first,
+        last=last,
+        waits=waits,
+        collectives=traffic.calls,
+        data_s=_data_s(cases),
+        bytes=layer_bytes(cases),
+    )
+
+
+def _data_s(cases: Cases) -> Array:
+    """Return the time to make one micro-batch, where it was measured; other loaders cost the step nothing."""
+    if not isinstance(cases.rates, MeasuredRates) or "data" not in cases.rates.efficiency.memory:
+        return np.zeros(1)
+    size = cases.tokens * TOKEN_BYTES
+    curve, _ = lookup(cases.rates.efficiency.memory, "data", cases.precision, "data")
+    return size / curve.at(size)

@@ -1,0 +1,93 @@
+"""Seconds of operators, and their sums by pass and by term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnomon.plan.arrays import Array
+from gnomon.plan.cases import Cases
+from gnomon.plan.operator import Operator, Place
+
+PASSES = ("forward", "input", "weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PricedOperator:
+    """An operator with its time per call: on the device, and for the host to launch it."""
+
+    operator: Operator
+    device_s: Array
+    launch_s: Array
+    memory_bound: NDArray[np.bool_]
+    curve_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Device seconds by pass (forward, input gradient, weight gradient) and by term.
+
+    `host` is what its launches take, `host_backward` those of the backward pass; `stalls` is the sum over operators
+    of what a launch takes longer than the operator, which shows where the host cannot run ahead.
+    """
+
+    seconds: dict[str, dict[str, Array]]
+    host: Array
+    host_backward: Array
+    stalls: Array
+
+    def of(self, name: str) -> Array:
+        """Return the device seconds of one pass."""
+        return total(self.seconds[name].values())
+
+    def terms(self) -> dict[str, Array]:
+        """Return the device seconds of all passes by term."""
+        found: dict[str, Array] = {}
+        for name in PASSES:
+            for term, value in self.seconds[name].items():
+                found[term] = found[term] + value if term in found else value
+        return found
+
+
+def price(operator: Operator, cases: Cases) -> PricedOperator:
+    """Return the operator with the time of its calls at the achieved rates of the cases."""
+    compute, memory, name = cases.rates.price(operator, cases.precision)
+    storage = cases.storage
+    dispatch = {
+        "forward": storage.dispatch_forward_s,
+        "backward": storage.dispatch_backward_s,
+        "optimizer": np.zeros(1),
+    }[operator.phase]
+    return PricedOperator(
+        operator=operator,
+        device_s=operator.calls * np.maximum(compute, memory),
+        launch_s=operator.calls * operator.launches * dispatch,
+        memory_bound=memory >= compute,
+        curve_name=name,
+    )
+
+
+def work_at(priced: Iterable[PricedOperator], place: Place) -> Work:
+    """Return the sums over the operators of one place."""
+    seconds: dict[str, dict[str, Array]] = {name: {} for name in PASSES}
+    host, backward, stalls = np.zeros(1), np.zeros(1), np.zeros(1)
+    for item in priced:
+        operator = item.operator
+        if operator.place != place:
+            continue
+        name = "forward" if operator.phase == "forward" else "weight" if operator.key == "grad_weight" else "input"
+        terms = seconds[name]
+        terms[operator.term] = terms.get(operator.term, np.zeros(1)) + item.device_s
+        host = host + item.launch_s
+        backward = backward + item.launch_s * (operator.phase == "backward")
+        stalls = stalls + np.maximum(item.launch_s - item.device_s, 0.0)
+    return Work(seconds=seconds, host=host, host_backward=backward, stalls=stalls)
+
+
+def total(arrays: Iterable[Array]) -> Array:
+    """Return the elementwise sum of arrays, in order, so that an array gives what its scalars give."""
+    first, *others = list(arrays) or [np.zeros(1)]
+    return sum(others, start=first)
