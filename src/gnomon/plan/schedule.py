@@ -26,13 +26,16 @@ Integers = NDArray[np.int64]
 class PipelineCost:
     """What the pipeline of one optimizer step costs, without data-parallel reduction and optimizer.
 
-    Seconds, except `in_flight_*`: micro-batches whose activations (of one rank's whole stage) a rank holds at most.
+    All are seconds, except `in_flight_*`: micro-batches whose activations (of one rank's whole stage) a rank holds at
+    most. `unsynchronised_s` is the time from step to step when no rank waits for the others at the optimizer, as with
+    the post-validation of arXiv 2401.10241 (section 4).
     """
 
     total_s: Array
     busy_s: Array
     bubble_s: Array
     send_s: Array
+    unsynchronised_s: Array
     in_flight_first: Array
     in_flight_last: Array
 
@@ -112,7 +115,7 @@ def _forms() -> Iterator[tuple[int, ClosedForm]]:
     yield from ((SCHEDULES.index(name), form) for name, form in CLOSED_FORMS.items())
 
 
-_FIELDS = ("total_s", "busy_s", "bubble_s", "send_s", "in_flight_first", "in_flight_last")
+_FIELDS = ("total_s", "busy_s", "bubble_s", "send_s", "unsynchronised_s", "in_flight_first", "in_flight_last")
 
 
 def _blocks(code: Integers) -> Iterator[tuple[int, Integers]]:
@@ -133,11 +136,12 @@ def _cost(index: int, p: Array, v: Array, m: Array, *seconds: Array) -> tuple[Ar
     case = Case(pp=p, vpp=v, num_microbatches=m, first=first, middle=middle, last=last, send_s=seconds[9])
     alone = p == 1
     busy = m * np.where(alone, first.total, form.slowest_s(case))
-    total = np.where(alone, busy, form.total_s(case))
-    free = np.where(alone, busy, form.total_s(replace(case, send_s=np.zeros_like(p))))
+    total, own_s = form.duration(case)
+    free = form.duration(replace(case, send_s=np.zeros_like(p))).total_s
+    total, own_s, free = (np.where(alone, busy, x) for x in (total, own_s, free))
     zero = np.zeros_like(p)
     held = form.in_flight(p, v, m, zero), form.in_flight(p, v, m, p - 1)
-    return total, busy, free - busy, total - free, *held
+    return total, busy, free - busy, total - free, own_s, *held
 
 
 def _check(code: Integers, p: Integers, v: Integers, m: Integers) -> None:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from gnomon.errors import PlanError, did_you_mean
 from gnomon.plan.schedules.case import ClosedForm
-from gnomon.plan.schedules.dualpipe import dualpipe
+from gnomon.plan.schedules.dualpipe import DUALPIPE, dualpipe
 from gnomon.plan.schedules.gpipe import GPIPE, gpipe
 from gnomon.plan.schedules.one_f_one_b import ONE_F_ONE_B, interleaved, one_f_one_b
 from gnomon.plan.schedules.program import Loop, Mirror, Placement, Program, Vee
-from gnomon.plan.schedules.v_shape import v_half, v_min, zb_v
-from gnomon.plan.schedules.zero_bubble import zero_bubble
+from gnomon.plan.schedules.v_half import V_HALF, v_half
+from gnomon.plan.schedules.v_min import V_MIN, v_min
+from gnomon.plan.schedules.zb_v import ZB_V, zb_v
+from gnomon.plan.schedules.zero_bubble import ZB_H1, ZB_H2, zero_bubble
 
 __all__ = ["CLOSED_FORMS", "SCHEDULES", "programs_of"]
 
-SCHEDULES = ("gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe")
-CLOSED_FORMS: dict[str, ClosedForm] = {"gpipe": GPIPE, "1f1b": ONE_F_ONE_B}
+CLOSED_FORMS: dict[str, ClosedForm] = {
+    "gpipe": GPIPE,
+    "1f1b": ONE_F_ONE_B,
+    "zb-h1": ZB_H1,
+    "zb-h2": ZB_H2,
+    "zb-v": ZB_V,
+    "v-half": V_HALF,
+    "v-min": V_MIN,
+    "dualpipe": DUALPIPE,
+}
+SCHEDULES = tuple(CLOSED_FORMS)
 
 
 def programs_of(schedule: str, pp: int, vpp: int, num_microbatches: int) -> tuple[Placement, list[Program]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,15 +57,22 @@ def when(condition: NDArray[np.bool_], value: Array) -> Array:
     return np.where(condition, value, -np.inf)
 
 
+class Duration(NamedTuple):
+    """How long a step takes: over all ranks, and for the rank that takes longest from its first pass to its last."""
+
+    total_s: Array
+    unsynchronised_s: Array
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClosedForm:
     """The formulas of one schedule over arrays.
 
-    `total_s` and `slowest_s` (what the busiest rank computes for one micro-batch) hold for pp > 1; `in_flight` takes
+    `duration` and `slowest_s` (what the busiest rank computes for one micro-batch) hold for pp > 1; `in_flight` takes
     (pp, vpp, num_microbatches, rank), `supported` the first three, and `needs` says its condition in words.
     """
 
-    total_s: Callable[[Case], Array]
+    duration: Callable[[Case], Duration]
     slowest_s: Callable[[Case], Array]
     in_flight: Callable[[Any, Any, Any, Any], Array]
     supported: Callable[[Any, Any, Any], NDArray[np.bool_]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gnomon.plan.schedules.case import Array, Case, ClosedForm, largest, slowest_stage_s, when
+from gnomon.plan.schedules.case import Case, ClosedForm, Duration, largest, slowest_stage_s, when
 from gnomon.plan.schedules.program import Operation, Program
 
 
@@ -14,7 +14,7 @@ def gpipe(pp: int, num_microbatches: int) -> list[Program]:
     return [[*forwards, *backwards] for _ in range(pp)]
 
 
-def gpipe_total_s(case: Case) -> Array:
+def gpipe_duration(case: Case) -> Duration:
     """Return the seconds of a step, exactly.
 
     Both halves are flow shops of equal jobs: the sum over the ranks and, for all micro-batches but one, the slowest.
@@ -23,11 +23,12 @@ def gpipe_total_s(case: Case) -> Array:
     slowest_forward = largest(first.forward, last.forward, when(case.pp > 2, middle.forward))
     slowest_backward = largest(first.backward, last.backward, when(case.pp > 2, middle.backward))
     once = first.total + last.total + (case.pp - 2) * middle.total + 2 * (case.pp - 1) * case.send_s
-    return once + (case.num_microbatches - 1) * (slowest_forward + slowest_backward)
+    total = once + (case.num_microbatches - 1) * (slowest_forward + slowest_backward)
+    return Duration(total, total)
 
 
 GPIPE = ClosedForm(
-    total_s=gpipe_total_s,
+    duration=gpipe_duration,
     slowest_s=slowest_stage_s,
     in_flight=lambda p, v, m, rank: m + 0.0 * rank,
     supported=lambda p, v, m: v == 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnomon.plan.schedules.case import Array, Case, ClosedForm, largest, slowest_stage_s, when
+from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration, largest, slowest_stage_s, when
 from gnomon.plan.schedules.program import Exchange, Operation, Program
 
 
@@ -98,23 +98,30 @@ def interleaved_total_s(case: Case) -> Array:
     hops = p * (v - 1)  # passes of one micro-batch through the other chunks, and its transfers
     fill = np.maximum(first_f + (p - 1) * f + p * c, p * first_f) + (hops - 1) * (f + c)
     drain = np.maximum(first_b + (p - 1) * b + p * c, p * first_b) + (hops - 1) * (b + c)
-    steady = (v - 1) * (m - p) * (np.maximum(f, c) + np.maximum(b, c))
+    steady = (v - 1) * (m - p) * np.maximum(f + b, np.maximum(f, b) + c)
     on_last = fill + drain + m * last + steady
     back = (p - 2) * b + (p - 1) * c
     late_forwards = np.maximum(m - 2 * p + 1, 0) * first_f
     on_first = fill + last + back + late_forwards + m * first_b + hops * (b + c) + steady
     around = hops * (f + b) + 2 * hops * c + steady
     whole_first = m * (first_f + first_b) + around
-    twice_last = when(m >= 2 * p, (m - p) * (first_f + first_b) + 2 * p * last + around - 2 * (f + b))
-    return largest(on_last, on_first, whole_first, twice_last)
+    short = np.maximum(0.0, b + (p - 2) * c - (p - 1) * f)
+    on_both = when(m >= 2 * p, (m - p) * (first_f + first_b) + p * last + around - 2 * b)
+    twice_last = on_both + p * last - 2 * f + short
+    returning = when(m >= 2 * p, (m - 2 * p + 1) * (first_f + first_b) + 2 * p * last)
+    returning = returning + around + (p - 3) * (f + b) + 2 * p * c
+    ends = first_f + first_b + last + 2 * (p * v - 1) * c
+    on_middle = when((p > 2) & (m >= 2 * p), ends + (p + v - 5) * f + (p + v - 3) * b + (m - 1) * v * (f + b))
+    return largest(on_last, on_first, on_middle, whole_first, on_both, twice_last, returning)
 
 
-def _total_s(case: Case) -> Array:
+def _duration(case: Case) -> Duration:
     """Return the seconds of a step, interleaved where a rank holds more than one chunk."""
     plain = case.vpp == 1
-    if plain.all():
-        return one_f_one_b_total_s(case)
-    return np.where(plain, one_f_one_b_total_s(case), interleaved_total_s(case))
+    total = one_f_one_b_total_s(case)
+    if not plain.all():
+        total = np.where(plain, total, interleaved_total_s(case))
+    return Duration(total, total)
 
 
 def _in_flight(p: Array, v: Array, m: Array, rank: Array) -> Array:
@@ -124,7 +131,7 @@ def _in_flight(p: Array, v: Array, m: Array, rank: Array) -> Array:
 
 
 ONE_F_ONE_B = ClosedForm(
-    total_s=_total_s,
+    duration=_duration,
     slowest_s=slowest_stage_s,
     in_flight=_in_flight,
     supported=lambda p, v, m: (v == 1) | (p == 1) | (m % p == 0),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from gnomon.plan.schedules.case import Case, ClosedForm, Duration, largest, slowest_stage_s, when
 from gnomon.plan.schedules.program import Operation, Program
 
 
@@ -25,3 +28,61 @@ def zero_bubble(pp: int, num_microbatches: int, *, depth: int) -> list[Program]:
         program += [Operation("W", 0, n) for n in range(num_microbatches - delay, num_microbatches)]
         programs.append(program)
     return programs
+
+
+def _duration(case: Case, depth: int) -> Duration:
+    """Return how long a step takes: the longest of the chains of passes that can be critical.
+
+    For equal stages and free transfers the bubble of the first rank is the paper's (pp - 1)(F + B - depth W), or
+    (pp - 1) B where that is more; the other ranks start later, and the last one computes without a pause.
+    """
+    p, m, c = case.pp, case.num_microbatches, case.send_s
+    first, middle, last = case.first, case.middle, case.last
+    b, w = middle.backward_input, middle.backward_weight
+    both_first = first.forward + first.backward_input
+    both, both_last = middle.forward + b, last.forward + last.backward_input
+    fill = first.forward + (p - 2) * middle.forward + (p - 1) * c  # until the last rank starts
+    drain = first.backward_input + (p - 2) * b + (p - 1) * c + first.backward_weight  # after its last B
+    put_off = np.minimum(depth * (p - 1) + 1, m)  # weight gradients of the last rank that follow its last B
+    early = (m - put_off) * last.backward_weight
+    turn = fill + both_last  # the first micro-batch turns round at the last rank
+
+    # until the last B of the last rank: it stays there, or (ZB-H1) goes back to where a micro-batch takes longest
+    at_last = [fill + m * both_last + early]
+    if depth == 1:
+        pairs = np.where(p > 2, 2.0, 1.0) * c + np.where(p > 2, 0.0, 0.5 * w)  # a W hides two transfers
+        slowest = largest(first.total, last.total, when(p > 2, both + np.maximum(w, pairs)))
+        steady = 2 * both_first + first.backward_weight + 2 * (p - 2) * both + 2 * both_last + 4 * (p - 1) * c
+        missing = p - m
+        short = both_first + (2 * (p - 2) - missing) * both + 2 * both_last + (4 * (p - 1) - 2 - 2 * missing) * c
+        steady = steady + (m - p - 1) * slowest
+        at_last.append(when(m > 1, np.where(m > p, steady, short)) + first.backward_weight - drain)
+
+    reached = largest(*at_last)
+    first_waits = turn + (p - 2) * b + (p - 1) * c + m * (first.backward_input + first.backward_weight)
+    first_ends = np.maximum(reached + drain, first_waits + (m - put_off) * first.forward)
+    last_ends = np.maximum(reached + put_off * last.backward_weight, fill + m * last.total)
+    total, own = largest(first_ends, last_ends), largest(first_ends, last_ends - fill)
+    bend = (m - 1) / depth  # ranks beyond it put off all their weight gradients
+    for rank in (1.0, p - 2, np.floor(bend), np.ceil(bend), np.floor(p - 1 - bend), np.ceil(p - 1 - bend)):
+        r = np.clip(rank, 1, np.maximum(p - 2, 1))
+        later = np.maximum(m - 1 - depth * (p - 1 - r), 0)
+        waits = turn + (p - 2 - r) * b + (p - 1 - r) * c + later * middle.forward + m * (b + w)
+        drains = reached + (p - 1 - r) * (b + c) + np.minimum(depth * r + 1, m) * w
+        ends = when(p > 2, np.maximum(waits, drains))
+        total = np.maximum(total, ends)
+        own = np.maximum(own, ends - first.forward - (r - 1) * middle.forward - r * c)
+    return Duration(total, own)
+
+
+def _form(depth: int) -> ClosedForm:
+    return ClosedForm(
+        duration=lambda case: _duration(case, depth),
+        slowest_s=slowest_stage_s,
+        in_flight=lambda p, v, m, rank: np.minimum(depth * (p - 1) + 1, m) + 0.0 * rank,
+        supported=lambda p, v, m: v == 1,
+        needs="vpp=1",
+    )
+
+
+ZB_H1, ZB_H2 = _form(1), _form(2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gnomon.plan.evaluate import TOKEN_BYTES
+from gnomon.plan.layer_work import TOKEN_BYTES
 from gnomon.plan.memory import training_memory
 from gnomon.plan.operators import Cases
 from gnomon.plan.parameters import count_parameters

@@ -1,0 +1,171 @@
+"""What cannot run, refused with what was set, what was found and what to set instead."""
+
+from __future__ import annotations
+
+import math
+
+from gnomon.errors import LayoutError, PlanError
+from gnomon.plan.schedule import supported
+from gnomon.plan.schedules import CLOSED_FORMS
+from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
+from gnomon.spec.layout import SCHEDULES
+
+
+def check_problem(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workload) -> None:
+    """Raise LayoutError or PlanError for a problem that cannot run or cannot be priced."""
+    check_sequence(model, workload)
+    check_degrees(model, layout, workload)
+    check_schedule(layout, workload)
+    check_cluster(layout, cluster)
+
+
+def check_sequence(model: ModelSpec, workload: Workload) -> None:
+    """Raise PlanError when learned positions do not reach as far as the sequence."""
+    if model.position == "learned" and workload.seq_len > model.max_seq_len:
+        raise PlanError(
+            f"seq_len={workload.seq_len} exceeds the {model.max_seq_len} learned positions of '{model.name}'. "
+            f"Set seq_len <= {model.max_seq_len} or the model's max_seq_len higher."
+        )
+
+
+def check_degrees(model: ModelSpec, layout: Layout, workload: Workload) -> None:
+    """Raise LayoutError for degrees that do not divide what they split."""
+    _check_heads(model, layout)
+    _check_feed_forward(model, layout)
+    _check_layers(model, layout)
+    _check_sequence_split(model, layout, workload)
+
+
+def check_schedule(layout: Layout, workload: Workload) -> None:
+    """Raise LayoutError when the batch does not divide or the pipeline schedule cannot run with its micro-batches."""
+    micro_batches = workload.accumulation(layout.dp)
+    if supported(SCHEDULES.index(layout.schedule), layout.pp, layout.vpp, micro_batches).all():
+        return
+    names = [n for n in SCHEDULES if supported(SCHEDULES.index(n), layout.pp, layout.vpp, micro_batches).all()]
+    raise LayoutError(
+        f"schedule='{layout.schedule}' cannot run with pp={layout.pp}, vpp={layout.vpp} and {micro_batches} "
+        f"micro-batches: it needs {_needs(layout.schedule)}. Change global_batch or micro_batch"
+        + (f", or choose schedule from {names}." if names else ".")
+    )
+
+
+def check_cluster(layout: Layout, cluster: ClusterSpec) -> None:
+    """Raise LayoutError for more ranks than accelerators, or than the network connects, and for offloading to a host
+    whose bandwidth is unknown."""
+    ranks, available = layout.num_ranks, cluster.num_accelerators
+    if ranks > available:
+        nodes = math.ceil(ranks / cluster.accelerators_per_node)
+        least = layout.tp * layout.pp * layout.cp
+        fewer = f"dp <= {available // least}" if available >= least else "smaller tp, pp or cp"
+        raise LayoutError(
+            f"The layout needs {ranks} ranks (dp x tp x pp x cp = {layout.dp} x {layout.tp} x {layout.pp} x "
+            f"{layout.cp}) but '{cluster.name}' has {available} accelerator(s). "
+            f"Set {fewer}, or num_nodes={nodes} on the cluster."
+        )
+    if ranks > 1 and cluster.tier_for(ranks) is None:
+        raise LayoutError(
+            f"{ranks} ranks need a network that connects {ranks} accelerators; "
+            f"'{cluster.name}' has tiers for {[t.span for t in cluster.tiers] or 'none'}. "
+            "Add a network tier to the cluster, or choose a smaller layout."
+        )
+    offloads = [n for n in ("offload_activations", "offload_optimizer") if getattr(layout, n) > 0]
+    if offloads and cluster.accelerator.host_bandwidth_bytes_per_s is None:
+        raise LayoutError(
+            f"{offloads[0]}={getattr(layout, offloads[0]):g} moves data to the host, but the bandwidth between "
+            f"'{cluster.accelerator.name}' and its host is unknown. Set {offloads[0]}=0, or describe the accelerator "
+            "with host_bandwidth_bytes_per_s."
+        )
+
+
+def _check_heads(model: ModelSpec, layout: Layout) -> None:
+    ways = layout.tp * (layout.cp if layout.context_parallel == "all_to_all" else 1)
+    what = "tp" if ways == layout.tp else "tp x cp (context_parallel='all_to_all')"
+    # fewer key heads than ranks are copied, as Megatron-LM and vLLM do
+    for name in ("num_heads",) if model.mla else ("num_heads", "num_kv_heads"):
+        heads = getattr(model, name)
+        copied = name == "num_kv_heads" and ways % heads == 0
+        if heads % ways and not copied:
+            raise LayoutError(f"{what}={ways} does not divide {name}={heads} of '{model.name}'. {_near(ways, heads)}")
+
+
+def _check_feed_forward(model: ModelSpec, layout: Layout) -> None:
+    tp = layout.tp
+    moe = model.moe
+    widths = {"hidden_size": model.hidden_size if layout.sequence_parallel else 0}
+    if moe is None or moe.num_dense_layers:
+        widths["ffn_hidden_size"] = model.ffn_hidden_size
+    if moe is not None:
+        widths["moe.shared_expert_ffn_size"] = moe.shared_expert_ffn_size
+    for name, width in widths.items():
+        if width % tp:
+            raise LayoutError(f"tp={tp} does not divide {name}={width} of '{model.name}'. {_near(tp, width)}")
+    if moe is None:
+        if layout.ep > 1 or layout.expert_tp > 1:
+            raise LayoutError(
+                f"ep={layout.ep} and expert_tp={layout.expert_tp} split experts, but '{model.name}' has none. "
+                "Set both to 1."
+            )
+        return
+    if moe.num_experts % layout.ep:
+        raise LayoutError(
+            f"ep={layout.ep} does not divide the {moe.num_experts} experts of '{model.name}'. "
+            f"{_near(layout.ep, moe.num_experts, 'ep')}"
+        )
+    if moe.expert_ffn_size % layout.expert_tp:
+        raise LayoutError(
+            f"expert_tp={layout.expert_tp} does not divide moe.expert_ffn_size={moe.expert_ffn_size} of "
+            f"'{model.name}'. {_near(layout.expert_tp, moe.expert_ffn_size, 'expert_tp')}"
+        )
+
+
+def _check_layers(model: ModelSpec, layout: Layout) -> None:
+    layers, pp, first, last = model.num_layers, layout.pp, layout.first_stage_layers, layout.last_stage_layers
+    if pp * layout.vpp > layers:
+        raise LayoutError(
+            f"pp x vpp = {pp} x {layout.vpp} model chunks need as many layers, and '{model.name}' has {layers}. "
+            f"Set pp x vpp <= {layers}."
+        )
+    if layout.vpp > 1 and layers % (pp * layout.vpp):
+        raise LayoutError(
+            f"vpp={layout.vpp} does not divide the layers of '{model.name}' evenly: {layers} layers over "
+            f"pp x vpp = {pp * layout.vpp} chunks. {_near(layout.vpp, layers // pp if layers % pp == 0 else 1, 'vpp')}"
+        )
+    if first is None and last is None:
+        return
+    inner = pp - (first is not None) - (last is not None)
+    left = layers - (first or 0) - (last or 0)
+    if pp == 1 or left < inner or (inner == 0 and left) or (inner and left % inner):
+        raise LayoutError(
+            f"first_stage_layers={first} and last_stage_layers={last} leave {left} of {layers} layers for "
+            f"{inner} other pipeline stage(s), which must have the same number each. Leave both out for an even split."
+        )
+
+
+def _check_sequence_split(model: ModelSpec, layout: Layout, workload: Workload) -> None:
+    # a causal ring gives each rank one piece from the start and one from the end of the sequence
+    ring = layout.context_parallel == "ring" and layout.cp > 1
+    pieces = layout.cp * (2 if ring else 1)
+    if workload.seq_len % pieces:
+        raise LayoutError(
+            f"cp={layout.cp} splits seq_len={workload.seq_len} into {pieces} equal pieces, which does not divide. "
+            f"Set seq_len to a multiple of {pieces}, such as {max(1, round(workload.seq_len / pieces)) * pieces}."
+        )
+    if layout.tp > 1 and layout.sequence_parallel and (workload.seq_len // layout.cp) % layout.tp:
+        raise LayoutError(
+            f"sequence_parallel splits the {workload.seq_len // layout.cp} tokens of a sequence that one rank has "
+            f"over tp={layout.tp}, which does not divide. Set seq_len to a multiple of {layout.cp * layout.tp}, "
+            "or sequence_parallel=false."
+        )
+
+
+def _needs(schedule: str) -> str:
+    form = CLOSED_FORMS.get(schedule)
+    return form.needs if form else "a form that gnomon does not have"
+
+
+def _near(value: int, whole: int, name: str = "tp") -> str:
+    """Return the divisors of `whole` on both sides of `value`."""
+    divisors = [d for d in range(1, min(whole, 65536) + 1) if whole % d == 0]
+    lower = [d for d in divisors if d < value][-1:]
+    higher = [d for d in divisors if d > value][:1]
+    return f"The nearest values that divide: {name}={f' or {name}='.join(str(d) for d in lower + higher) or '1'}."
