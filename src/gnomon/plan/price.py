@@ -61,10 +61,11 @@ def price(operator: Operator, cases: Cases) -> PricedOperator:
         "backward": storage.dispatch_backward_s,
         "optimizer": np.zeros(1),
     }[operator.phase]
+    there = (operator.flops > 0) | (operator.traffic_bytes > 0)  # other models of the batch may not have it
     return PricedOperator(
         operator=operator,
         device_s=operator.calls * np.maximum(compute, memory),
-        launch_s=operator.calls * operator.launches * dispatch,
+        launch_s=operator.calls * operator.launches * dispatch * there,
         memory_bound=memory >= compute,
         curve_name=name,
     )
