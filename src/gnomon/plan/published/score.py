@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from gnomon.plan.published.targets import measured_memory, target_of
 
 Row = Mapping[str, Any]
 GROUPINGS = ("source", "hardware", "grade")
-NOT_COMPARED = "nothing was measured"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,15 +61,13 @@ class Scored:
         return {"id": self.id, "predicted": predicted, "error": self.error, "refused": found.refused}
 
 
-def score(blocks: Iterable[Sequence[Row]], progress: Callable[[int], None] | None = None) -> list[Scored]:
-    """Return every row of a table predicted and compared; `progress` is told the rows done so far."""
+def score(blocks: Iterable[Sequence[Row]]) -> list[Scored]:
+    """Return every row of a table predicted and compared, in order."""
     predictor, results = Predictor(), list[Scored]()
     for block in blocks:
         first = len(results) + 1
         for place, (row, prediction) in enumerate(zip(block, predictor(block), strict=True), start=first):
             results.append(_score(row, place, prediction))
-        if progress is not None:
-            progress(len(results))
     return results
 
 
