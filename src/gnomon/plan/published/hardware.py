@@ -9,7 +9,7 @@ from typing import Any
 from gnomon.errors import CatalogError, PlanError
 from gnomon.plan.published.columns import integer, text
 from gnomon.spec import ClusterSpec, NetworkTier
-from gnomon.spec.catalog import list_accelerators, load_cluster
+from gnomon.spec.catalog import cluster_from_mapping, list_accelerators, list_clusters, load_cluster
 
 Row = Mapping[str, Any]
 
@@ -77,16 +77,15 @@ def cluster_of(row: Row) -> ClusterSpec:
     accelerator = accelerator_of(row)
     ranks = integer(row, "n_accel") or 1
     note = " ".join(text(row, c) for c in ("interconnect_note", "zero_stage_or_fsdp"))
-    name = next((c for key, c in NAMED_CLUSTERS.items() if key in note), None) or USUAL_CLUSTERS.get(accelerator)
+    named = next((c for key, c in NAMED_CLUSTERS.items() if key in note), None)
+    name = named or USUAL_CLUSTERS.get(accelerator) or _cluster_with(accelerator)
     if name is None:
-        raise PlanError(f"hardware is {row.get('hardware')!r}, for which no usual network is known")
+        raise PlanError(f"hardware is {row.get('hardware')!r}, for which the catalog has no cluster")
     try:
         cluster = load_cluster(name)
     except CatalogError as error:
         raise PlanError(str(error)) from None
     if cluster.accelerator.name != accelerator:
-        from gnomon.spec.catalog import cluster_from_mapping
-
         tiers = [tier.to_mapping() for tier in cluster.tiers]
         cluster = cluster_from_mapping(
             {
@@ -103,6 +102,11 @@ def cluster_of(row: Row) -> ClusterSpec:
     tiers = (*tiers[:-1], tiers[-1].model_copy(update={"span": max(tiers[-1].span, UNBOUNDED)})) if tiers else ()
     nodes = -(-ranks // per_node)
     return cluster.model_copy(update={"accelerators_per_node": per_node, "num_nodes": nodes, "tiers": tiers})
+
+
+def _cluster_with(accelerator: str) -> str | None:
+    """Return the first cluster of the catalog with this accelerator."""
+    return next((name for name in list_clusters() if load_cluster(name).accelerator.name == accelerator), None)
 
 
 def _with_stated_rate(cluster: ClusterSpec, note: str, per_node: int) -> tuple[NetworkTier, ...]:

@@ -193,10 +193,11 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec) -> Workload:
     micro_batch = integer(row, "mbs")
     accumulation = integer(row, "grad_accum")
     batch = integer(row, "gbs")
-    if batch is None and micro_batch and accumulation:
-        batch = micro_batch * accumulation * layout.dp
+    if batch is None and micro_batch:
+        # silent about accumulation: one micro-batch per rank and step, as many as stages in a pipeline
+        batch = micro_batch * (accumulation or layout.pp) * layout.dp
     if batch is None:
-        raise PlanError("columns gbs and grad_accum are blank; the prediction needs the batch")
+        raise PlanError("columns gbs and mbs are blank; the prediction needs one of them")
     per_rank = batch / layout.dp
     if per_rank < 1 and layout.cp == 1 and layout.dp % batch == 0:
         raise PlanError(f"gbs={batch} gives dp={layout.dp} ranks less than one sequence each")
