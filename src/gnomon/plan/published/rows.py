@@ -154,6 +154,7 @@ def layout_of(row: Row, stack: StackSpec) -> Layout:
     vpp = integer(row, "vp_or_interleave", 1) or 1
     schedule, interleave = _schedule(row)
     stated = integer(row, "sp")
+    usual = stack.name not in ("megatron", "megatron-deepspeed")
     recompute, share = recompute_of(row, stack)
     return Layout.from_mapping(
         {
@@ -165,7 +166,7 @@ def layout_of(row: Row, stack: StackSpec) -> Layout:
             "expert_tp": expert_tp,
             "vpp": max(vpp, interleave) if pp > 1 and schedule == "1f1b" else 1,
             "schedule": schedule,
-            "sequence_parallel": bool(stated) if stated is not None else not stack.name.startswith("megatron") or stack.name == "megatron-core",
+            "sequence_parallel": usual if stated is None else bool(stated),
             "zero_stage": zero,
             "shard_ranks": shard,
             "recompute": recompute,
