@@ -49,7 +49,7 @@ def _row(kind: type[DeviceRates] | type[StackSpec], name: str, value: Any, origi
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, bool) or isinstance(value, str) or value is None:
+    if isinstance(value, (bool, str)) or value is None:
         return str(value).lower()
     return f"{value:g}"
 

@@ -1,9 +1,8 @@
 """docs/model.md lists every constant as the catalog has it."""
 
-from model_page import PAGE, render_page
-
 from gnomon.spec import StackSpec
 from gnomon.spec.catalog import list_stacks, load_stack
+from model_page import PAGE, render_page
 
 
 def test_the_page_lists_every_constant_as_the_catalog_has_it():
@@ -17,5 +16,5 @@ def test_every_family_says_where_its_constants_come_from():
 
 
 def test_no_constant_belongs_to_a_model_or_a_source():
-    names = {field for field in StackSpec.model_fields}
+    names = set(StackSpec.model_fields)
     assert not {n for n in names if "model" in n or "layer" in n or "row" in n}
