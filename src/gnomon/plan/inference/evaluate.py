@@ -85,8 +85,13 @@ def serve(
         tpot_s=tpot,
         request_s=ttft + steps * tpot,
         throughput=layout.dp * batches * workload.output_len / busy,
-        memory=serving_memory(model, filling, workload, sizes),
+        memory=serving_memory(model, cases, workload, sizes),
     )
+
+
+def needed_memory(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: InferenceWorkload) -> ServingMemory:
+    """Return what `serve` says of memory, without its times."""
+    return serving_memory(model, serving_cases(model, cluster, layout, workload), workload, _sizes(workload))
 
 
 def serving_cases(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: InferenceWorkload) -> Cases:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from gnomon.errors import CatalogError, GnomonError, LayoutError, PlanError, did_you_mean
-from gnomon.plan.inference.evaluate import Serving, serve
+from gnomon.plan.inference.evaluate import Serving, needed_memory, serve
 from gnomon.plan.inference.planner import check_serving, curve_batches, serving_layout, usable_bytes
 from gnomon.plan.inference.workload import InferenceWorkload
 from gnomon.spec import ClusterSpec, FrozenMap, Layout, ModelSpec, Noun
@@ -67,8 +67,8 @@ def find_hardware(
     """Return the smallest number of accelerators of each catalog cluster that meets `target`, and how.
 
     Every power-of-two tensor-parallel degree inside the innermost network tier is tried, with as few pipeline stages
-    (1, 2, 4 or 8) as the model fits, and all batches that fit; replicas are added up to the throughput. `prices` are per accelerator-hour by the name
-    of a cluster or accelerator, `*` for all. The batch of `workload` is not used.
+    (1, 2, 4 or 8) as the model fits, and all batches that fit; replicas are added up to the throughput. `prices` are
+    per accelerator-hour by the name of a cluster or accelerator, `*` for all. The batch of `workload` is not used.
     """
     known = list_clusters()
     names = tuple(known if clusters is None else clusters)
@@ -126,13 +126,10 @@ def _least(
             check_serving(model, grown, layout, workload)
         except LayoutError:
             continue
-        one = serve(model, grown, layout, workload, np.ones(1))
-        limit = one.memory.max_batch(capacity)
+        limit = needed_memory(model, grown, layout, workload).max_batch(capacity)
         if limit == 0:
             continue
         fitting.add(split)
-        if _too_slow(one, target):
-            continue
         found = serve(model, grown, layout, workload, curve_batches(limit))
         choice = _choose(found, grown, layout, target, prices)
         if choice is not None and (best is None or _rank(choice) < _rank(best)):
@@ -159,13 +156,6 @@ def _replicas(model: ModelSpec, cluster: ClusterSpec) -> Iterator[tuple[ClusterS
             experts = [{"expert_tp": tp}, {"ep": tp}] if model.moe and tp > 1 else [{}]
             for split in experts:
                 yield grown, serving_layout(model, Layout.from_mapping({"tp": tp, "pp": pp, **split}))
-
-
-def _too_slow(one: Serving, target: ServingTarget) -> bool:
-    """Return whether even a single sequence misses the latency."""
-    slow_first = target.ttft_s is not None and one.ttft_s[0] > target.ttft_s
-    slow_next = target.tpot_s is not None and one.tpot_s[0] > target.tpot_s
-    return bool(slow_first or slow_next)
 
 
 def _choose(

@@ -11,7 +11,7 @@ from gnomon.plan.inference.estimate import (
     InferenceEstimate,
     InferenceTime,
 )
-from gnomon.plan.inference.hardware import HardwareSearch
+from gnomon.plan.inference.hardware import HardwareChoice, HardwareSearch
 from gnomon.spec import Layout
 from gnomon.units import format_bytes, format_count, format_percent, format_seconds
 
@@ -29,7 +29,6 @@ def render_hardware(search: HardwareSearch) -> Group:
     table = _table(
         "Least hardware that meets the target",
         "accelerators",
-        "cluster",
         "layout",
         "batch",
         "TTFT",
@@ -37,23 +36,31 @@ def render_hardware(search: HardwareSearch) -> Group:
         "tokens/s",
         "price/h",
         "price/M tokens",
+        "clusters",
     )
-    for c in search.choices:
-        table.add_row(
-            f"{c.num_accelerators} x {c.accelerator}",
-            c.cluster,
-            _degrees(c.layout),
-            str(c.batch),
-            format_seconds(c.ttft_s),
-            format_seconds(c.tpot_s),
-            format_count(c.tokens_per_s),
-            UNKNOWN if c.price_per_hour is None else f"{c.price_per_hour:.2f}",
-            UNKNOWN if c.price_per_million_tokens is None else f"{c.price_per_million_tokens:.3g}",
-        )
+    same: dict[tuple[str, ...], list[str]] = {}
+    for choice in search.choices:
+        same.setdefault(_choice_cells(choice), []).append(choice.cluster)
+    for (accelerators, *cells), clusters in same.items():
+        table.add_row(accelerators, *cells, ", ".join(clusters))
     reasons: dict[str, list[str]] = {}
     for name, reason in search.rejected.items():
-        reasons.setdefault(reason, []).append(name)
+        reasons.setdefault(reason.split(". ")[0].rstrip("."), []).append(name)
     return Group(table, *(f"not {', '.join(names)}: {reason}" for reason, names in reasons.items()))
+
+
+def _choice_cells(choice: HardwareChoice) -> tuple[str, ...]:
+    hourly, tokens = choice.price_per_hour, choice.price_per_million_tokens
+    return (
+        f"{choice.num_accelerators} x {choice.accelerator}",
+        _degrees(choice.layout),
+        str(choice.batch),
+        format_seconds(choice.ttft_s),
+        format_seconds(choice.tpot_s),
+        format_count(choice.tokens_per_s),
+        UNKNOWN if hourly is None else f"{hourly:.2f}",
+        UNKNOWN if tokens is None else f"{tokens:.3g}",
+    )
 
 
 def _headline(estimate: InferenceEstimate) -> Table:
