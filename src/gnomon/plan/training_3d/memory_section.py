@@ -64,19 +64,15 @@ def _activations(step: Step, stage: str) -> Activations:
         tensors = {"layer input": float(layer_input_bytes(step.cases)[0])}
     per_layer = sum(tensors.values())
     layers, alive = float(getattr(stage_layers(step.cases), stage)[0]), float(step.alive[stage][0])
-    plain = min(step.problem.num_micro_batches, layout.pp - _rank(stage, layout.pp))
+    plain = min(step.problem.num_micro_batches, layout.pp)
     held = alive * layers * per_layer
     return Activations(
         per_layer_bytes=per_layer,
         tensors=tensors,
         micro_batches_in_flight=alive,
         num_layers=layers,
-        interleaving_factor=alive / plain,
+        interleaving_factor=float(step.alive["first"][0]) / plain,
         layers_bytes=held,
         rest_bytes=max(total - held, 0.0),
         total_bytes=total,
     )
-
-
-def _rank(stage: str, pp: int) -> int:
-    return {"first": 0, "middle": min(1, pp - 1), "last": pp - 1}[stage]

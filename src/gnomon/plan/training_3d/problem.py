@@ -8,7 +8,7 @@ from gnomon.errors import LayoutError
 from gnomon.plan.checks import check_degrees
 from gnomon.plan.training_3d.clusters import nodes_of
 from gnomon.plan.training_3d.schema import ModelSection, TrainingConfig
-from gnomon.spec import ClusterSpec, Layout, ModelSpec, MoESpec, StackSpec, Workload
+from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 from gnomon.spec.catalog import load_stack
 
 STACK = "megatron-core"
@@ -150,31 +150,30 @@ def _check_experts_stay(layout: Layout, datacentres: Datacentres | None) -> None
 
 
 def _model(section: ModelSection, name: str, seq_len: int) -> ModelSpec:
-    moe = section.moe
-    return ModelSpec(
-        name=name,
-        num_layers=section.n_layers,
-        hidden_size=section.hidden_sz,
-        num_heads=section.n_q_heads,
-        num_kv_heads=section.n_kv_heads,
-        head_dim=section.head_dim,
-        ffn_hidden_size=section.inter_sz,
-        vocab_size=section.vocab_sz,
-        max_seq_len=seq_len,
-        activation="silu" if section.glu else "gelu",
-        gated_mlp=section.glu,
-        norm="rmsnorm",
-        position="rope" if section.rotary_embeds else "none",
-        tied_embeddings=section.tie_embeddings,
-        moe=None
-        if moe is None
-        else MoESpec(
-            num_experts=moe.n_experts,
-            experts_per_token=moe.experts_per_token,
-            expert_ffn_size=moe.expert_inter_sz,
-            num_dense_layers=section.n_layers - section.num_moe_layers(),
-        ),
-    )
+    sizes = {
+        "name": name,
+        "num_layers": section.n_layers,
+        "hidden_size": section.hidden_sz,
+        "num_heads": section.n_q_heads,
+        "num_kv_heads": section.n_kv_heads,
+        "head_dim": section.head_dim,
+        "ffn_hidden_size": section.inter_sz,
+        "vocab_size": section.vocab_sz,
+        "max_seq_len": seq_len,
+        "activation": "silu" if section.glu else "gelu",
+        "gated_mlp": section.glu,
+        "norm": "rmsnorm",
+        "position": "rope" if section.rotary_embeds else "none",
+        "tied_embeddings": section.tie_embeddings,
+    }
+    if section.moe is not None:
+        sizes["moe"] = {
+            "num_experts": section.moe.n_experts,
+            "experts_per_token": section.moe.experts_per_token,
+            "expert_ffn_size": section.moe.expert_inter_sz,
+            "num_dense_layers": section.n_layers - section.num_moe_layers(),
+        }
+    return ModelSpec.from_mapping(sizes, where="model")
 
 
 def _workload(config: TrainingConfig, cluster: ClusterSpec) -> Workload:

@@ -18,9 +18,9 @@ PERCENT_PER_BLOCK = 4.0
 GOOD_MFU, FAIR_MFU = 0.4, 0.25
 
 NOTES = (
-    "The estimate is of the software and the achieved rates named above: it has no",
-    "stragglers, no data loading and no failures. Look at the parts, beside a profile",
-    "of the real run, rather than at the MFU alone: they say where to look.",
+    "The estimate is of the software and the achieved rates named above: it has",
+    "no stragglers, no data loading and no failures. Look at the parts, beside a",
+    "profile of the real run, rather than at the MFU alone.",
 )
 
 
@@ -99,8 +99,8 @@ class _Page:
         self._line(f"{'TOTAL':<16}: {memory.states_bytes / GIB:.2f} GiB")
         self._heading("Activations")
         self._row("Activation/Layer/Microbatch:", f"{activations.per_layer_bytes / GIB:.3f} GiB")
-        self._row("Max Inflight Microbatches:", f"{activations.micro_batches_in_flight:g}")
-        self._row("Layers per PP Stage:", f"{activations.num_layers:g}")
+        self._row("Max Inflight Microbatches:", _short(activations.micro_batches_in_flight))
+        self._row("Layers per PP Stage:", _short(activations.num_layers))
         self._row("VPP Memory Multiplier:", f"{activations.interleaving_factor:.2f}x")
         self._row("Layers' Activations:", f"{activations.layers_bytes / GIB:.3f} GiB")
         self._row("Logits, Loss, Transients:", f"{activations.rest_bytes / GIB:.3f} GiB")
@@ -283,11 +283,15 @@ class _Page:
         self._line(f"  {label:<{LABEL_WIDTH}} {value}")
 
     def _wrapped(self, sentence: str) -> None:
-        for line in Text(sentence).wrap(self._console, WIDTH - 4):
-            self._line(f"    {line.plain.rstrip()}")
+        for index, line in enumerate(Text(sentence).wrap(self._console, WIDTH - 4)):
+            self._line(f"  {'-' if index == 0 else ' '} {line.plain.rstrip()}")
 
     def _line(self, text: str = "", style: str = "") -> None:
         self._console.print(Text(text.rstrip(), style=style), soft_wrap=True)
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def _bar(percent: float) -> str:
