@@ -59,6 +59,6 @@ ZB_V = ClosedForm(
     duration=_duration,
     slowest_s=slowest_folded_s,
     in_flight=lambda p, v, m, rank: np.minimum(p, m) + 0.0 * rank,
-    supported=lambda p, v, m: v <= 2,
-    needs="vpp of 1 or 2",
+    supported=lambda p, v, m: (v <= 2) & ((m >= 2 * p) | (p == 1)),
+    needs="vpp of 1 or 2, and two micro-batches for each stage",
 )
