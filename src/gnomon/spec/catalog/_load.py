@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from gnomon.errors import CatalogError, did_you_mean
@@ -97,6 +99,7 @@ def _rates(entry: Mapping[str, Any]) -> DeviceRates | None:
     return DeviceRates.from_mapping(_read("efficiencies", name), where=f"catalog efficiency '{name}'")
 
 
+@cache
 def _names(kind: Kind) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (_FOLDER / kind).glob("*.yaml")))
 
@@ -106,7 +109,12 @@ def _read(kind: Kind, name: str) -> dict[str, Any]:
     key = str(name).lower()
     if key not in names:
         raise CatalogError(f"The catalog has no '{name}' among its {len(names)} {kind}. {_suggestion(key, names)}")
-    return {"name": key, **read_mapping(_FOLDER / kind / f"{key}.yaml")}
+    return {"name": key, **_file(kind, key)}
+
+
+@cache
+def _file(kind: Kind, name: str) -> Mapping[str, Any]:
+    return MappingProxyType(read_mapping(_FOLDER / kind / f"{name}.yaml"))
 
 
 def _suggestion(key: str, names: tuple[str, ...]) -> str:
