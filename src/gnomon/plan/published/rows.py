@@ -185,7 +185,9 @@ def _schedule(row: Row) -> tuple[Any, int]:
     for schedule in ("gpipe", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe"):
         if schedule.replace("-", "") in name.replace("-", "").replace("_", ""):
             return schedule, 1
-    return ("zb-h1" if name.startswith(("zb", "zero")) else "1f1b"), 1
+    if name.startswith(("zb", "zero")):
+        return "zb-h2" if "2p" in name else "zb-h1", 1
+    return "1f1b", 1
 
 
 def workload_of(row: Row, layout: Layout, stack: StackSpec) -> Workload:

@@ -23,7 +23,7 @@ from gnomon.spec.catalog import load_stack
 
 Row = Mapping[str, Any]
 CLASSIC_UNTIL = 2022
-CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm")
+CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
 COMPILED = ("torchtitan", "fms-fsdp")  # they compile by default
 
 
@@ -91,7 +91,7 @@ def zero_of(row: Row, stack: StackSpec, replicas: int) -> tuple[Any, int | None]
         return 1, None
     if "hsdp" in stated:
         return 3, _divisor(replicas, integer(row, "accel_per_node") or 8)
-    if "fsdp" in stated or "shard" in stated:
+    if any(word in stated for word in ("fsdp", "shard", "gemini")):
         group = re.search(r"fsdp\s*(\d+)|(\d+)-way", stated)
         return 3, _divisor(replicas, int(group.group(1) or group.group(2))) if group else None
     return {"megatron": 0, "megatron-deepspeed": 0, "megatron-core": 1}.get(stack.name, 3), None
