@@ -141,10 +141,15 @@ def test_the_command_prints_json():
     assert found["carbon_kg"] is None
 
 
+def test_the_command_needs_tokens():
+    done = run(CONFIG)
+    assert done.returncode == 2
+    assert "--tokens" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "The number of tokens is missing"),
         (("--tokens", "5Q"), "not a positive number of tokens"),
         (("--tokens", "1T", "--mtbf-hours", "1000"), "neither is given"),
         (("--tokens", "1T", "--interval", "5 min"), "no MTBF is given"),

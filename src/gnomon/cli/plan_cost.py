@@ -23,10 +23,10 @@ def command(
     config: Annotated[
         Path, typer.Argument(help="YAML file with model, cluster, layout and workload.", metavar="CONFIG")
     ],
+    tokens: Annotated[str, typer.Option("--tokens", help="Tokens to train on: 15T, 300B.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it: key=value, +key=value, ~key.", metavar="OVERRIDES")
     ] = None,
-    tokens: Annotated[str, typer.Option("--tokens", help="Tokens to train on: 15T, 300B.", show_default=False)] = "",
     price: Annotated[
         float | None, typer.Option("--price-per-accelerator-hour", help="In any currency.", show_default=False)
     ] = None,
@@ -73,13 +73,10 @@ def command(
 ) -> None:
     """Predict how long training on a number of tokens takes, with failures, and what it costs."""
     from gnomon.config import load_config, require_values, to_plain
-    from gnomon.errors import PlanError
     from gnomon.plan.cost import CostRates, parse_count, training_cost
     from gnomon.plan.planner import plan
     from gnomon.spec.resolve import resolve_inputs
 
-    if not tokens:
-        raise PlanError("The number of tokens is missing. Give it: --tokens 15T.")
     count = parse_count(tokens)
     rates = CostRates.from_mapping(
         {

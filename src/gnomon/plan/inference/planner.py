@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnomon.errors import LayoutError
+from gnomon.errors import LayoutError, PlanError
 from gnomon.plan.arrays import Array
-from gnomon.plan.checks import check_cluster, check_degrees, check_sequence
+from gnomon.plan.checks import check_cluster, check_degrees
 from gnomon.plan.inference.cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes
 from gnomon.plan.inference.estimate import (
     INFERENCE_TIME_TERMS,
@@ -94,9 +94,12 @@ def serving_layout(model: ModelSpec, layout: Layout) -> Layout:
 
 def check_serving(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: InferenceWorkload) -> None:
     """Raise LayoutError or PlanError for what cannot run."""
-    step = Workload(seq_len=workload.total_len, global_batch=layout.dp, micro_batch=1)
-    check_sequence(model, step)
-    check_degrees(model, layout, step)
+    if model.position == "learned" and workload.total_len > model.max_seq_len:
+        raise PlanError(
+            f"prompt_len={workload.prompt_len} and output_len={workload.output_len} exceed the {model.max_seq_len} "
+            f"learned positions of '{model.name}'. Set both together to at most {model.max_seq_len}."
+        )
+    check_degrees(model, layout, Workload(seq_len=workload.total_len, global_batch=layout.dp, micro_batch=1))
     check_cluster(layout, cluster)
 
 
@@ -182,6 +185,8 @@ def _assumptions(
     model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: InferenceWorkload
 ) -> tuple[str, ...]:
     lines = ["requests of one length; no queueing; prefill and decode take turns (continuous batching)"]
+    if workload.total_len > model.max_seq_len:
+        lines.append(f"requests are longer than the {model.max_seq_len} tokens that the model is made for")
     if cluster.efficiency is None:
         lines.append("kernels of a captured graph: the host launches nothing by itself")
     if workload.weight_precision != workload.compute_precision:
