@@ -47,7 +47,7 @@ def test_clusters_of_the_catalog(name):
 def test_ranks_fill_nodes_or_less_than_one():
     assert nodes_of("p5.48xlarge", 4, 4).cluster.num_nodes == 1
     assert nodes_of("p5.48xlarge", 24, 24).cluster.num_nodes == 3
-    with pytest.raises(LayoutError, match="whole nodes of 8 .* is 8 or 16, or at most 8"):
+    with pytest.raises(LayoutError, match=r"whole nodes of 8 .* is 8 or 16, or at most 8"):
         nodes_of("p5.48xlarge", 12, 12)
 
 
@@ -59,11 +59,11 @@ def test_a_network_reaches_as_far_as_the_ranks_and_says_so():
 
 
 def test_unknown_machines():
-    with pytest.raises(CatalogError, match="Did you mean 'p5.48xlarge'"):
+    with pytest.raises(CatalogError, match=r"Did you mean 'p5.48xlarge'"):
         nodes_of("p5.48xlarg", 8, 8)
-    with pytest.raises(CatalogError, match="Did you mean 'u-p6e-gb300x72'"):
+    with pytest.raises(CatalogError, match=r"Did you mean 'u-p6e-gb300x72'"):
         nodes_of("u-p6e-gb300x7", 8, 8)
-    with pytest.raises(SpecError, match="File not found: 'nowhere.yaml'"):
+    with pytest.raises(SpecError, match=r"File not found: 'nowhere.yaml'"):
         nodes_of("nowhere.yaml", 8, 8)
 
 
