@@ -158,7 +158,7 @@ def _network(datacentres: Datacentres, problem: Problem, cases: Cases) -> Networ
 
     Ranks of one pipeline stage are neighbours; a site has `replicas` of them. The links achieve the same share of
     their rate as the network of the site, and each accelerator has an equal part of them, at most what its own
-    network adapter sends.
+    network adapter sends; what crosses them has passed the network of a site too.
     """
     layout, inner = problem.layout, cases.network
     stage_ranks = array(datacentres.replicas * layout.cp * layout.tp)
@@ -167,7 +167,7 @@ def _network(datacentres: Datacentres, problem: Problem, cases: Cases) -> Networ
     return Network(
         span=(np.minimum(inner.span[0], stage_ranks), stage_ranks, stage_ranks * datacentres.count),
         bandwidth=(inner.bandwidth[0], inner.bandwidth[-1], np.minimum(share, inner.bandwidth[-1])),
-        latency_s=(inner.latency_s[0], inner.latency_s[-1], array(datacentres.latency_s)),
+        latency_s=(inner.latency_s[0], inner.latency_s[-1], inner.latency_s[-1] + datacentres.latency_s),
     )
 
 
