@@ -97,7 +97,15 @@ class Storage:
         wide = stack.storage == "autocast" or compute == 4.0
         masters = {"autocast": 8.0, "mixed": 8.0 if wide else 12.0, "pure": 2.0 * compute}[stack.storage]
         measured = cluster.efficiency
-        same = ("split_sends", "collective_dispatch_s", "step_overhead_s", "overlap_tensor", "overlap_shard", "shard_rate", "overlap_context")
+        same = (
+            "split_sends",
+            "collective_dispatch_s",
+            "step_overhead_s",
+            "overlap_tensor",
+            "overlap_shard",
+            "shard_rate",
+            "overlap_context",
+        )
         return cls(
             **{name: array(getattr(stack, name)) for name in (*same, "overlap_expert")},
             run_ahead=array(1.0 if measured else stack.run_ahead),
@@ -142,9 +150,7 @@ class Cases:
     precision: str
 
     @classmethod
-    def of(
-        cls, model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workload, stack: StackSpec
-    ) -> Cases:
+    def of(cls, model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workload, stack: StackSpec) -> Cases:
         """Return one problem; raise LayoutError when the batch does not divide, PlanError without achieved rates."""
         flash = stack.flash_attention if workload.attention_kernel is None else workload.attention_kernel == "flash"
         capacity = workload.capacity_factor

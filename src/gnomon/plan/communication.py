@@ -36,9 +36,7 @@ def layer_traffic(cases: Cases) -> LayerTraffic:
     expert = _expert_s(cases)
     split = cases.split
     calls = (
-        4.0 * (split.tp > 1)
-        + 8.0 * ((split.ep > 1) & (cases.model.moe_layers > 0))
-        + 2.0 * split.cp * (split.cp > 1)
+        4.0 * (split.tp > 1) + 8.0 * ((split.ep > 1) & (cases.model.moe_layers > 0)) + 2.0 * split.cp * (split.cp > 1)
     )
     return LayerTraffic(
         tensor_forward=tensor,
@@ -93,8 +91,9 @@ def shard_traffic(cases: Cases) -> tuple[Array, Array]:
     stride = split.tp
     fully = split.zero_stage == 3
     gather = scatter = np.zeros_like(shared)
-    for parameters, ranks, apart in ((shared, wide, stride), (experts, narrow, stride * split.ep)):
-        path = group(cases.network, np.where(fully, ranks, 1.0), apart)
+    expert_stride = split.ep * split.expert_tp
+    for parameters, ranks, apart in ((shared, wide, stride), (experts, narrow, expert_stride)):
+        path = group(cases.network, np.where(fully & (parameters > 0), ranks, 1.0), apart)
         per_layer = parameters / layers
         gather = gather + all_gather_s(per_layer * storage.compute_bytes, path) / storage.shard_rate
         scatter = scatter + all_gather_s(per_layer * storage.gradient_bytes, path) / storage.shard_rate
@@ -126,7 +125,7 @@ def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
     shared, experts = (np.maximum(a, b) for a, b in zip(*stages, strict=True))
     for size, ranks, held, stride in (
         (shared, replicas, ways, split.tp),
-        (experts, expert_replicas, expert_ways, split.ep * split.expert_tp),
+        (experts, np.where(experts > 0, expert_replicas, 1.0), expert_ways, split.ep * split.expert_tp),
     ):
         fully = split.zero_stage == 3
         ranks = np.where(fully, ranks / held, ranks)

@@ -92,7 +92,9 @@ def all_reduce_s(size_bytes: Array, path: Group) -> Array:
     return np.where(n > 1, 2.0 * (n - 1.0) / n * size_bytes / path.bandwidth + latency, 0.0)
 
 
-def all_to_all_s(size_bytes: Array, network: Network, ranks: Array, stride: Array, copies: Array | float = 1.0) -> Array:
+def all_to_all_s(
+    size_bytes: Array, network: Network, ranks: Array, stride: Array, copies: Array | float = 1.0
+) -> Array:
     """Return the time in which every rank sends `size_bytes`, an equal part to each of `ranks` ranks.
 
     Each tier carries what leaves the domain inside it; the tiers work at the same time, so the slowest decides.

@@ -16,7 +16,11 @@ from gnomon.plan.sizes import PRODUCTS, attended_tokens
 from gnomon.plan.stages import held_parameters, updated_parameters
 from gnomon.plan.traffic import OTHER_TRAFFIC, SAME_CURVE, TRAFFIC
 
-PHASES: tuple[tuple[Phase, str], ...] = (("forward", "forward"), ("backward", "grad_input"), ("backward", "grad_weight"))
+PHASES: tuple[tuple[Phase, str], ...] = (
+    ("forward", "forward"),
+    ("backward", "grad_input"),
+    ("backward", "grad_weight"),
+)
 
 
 def training_operators(cases: Cases) -> list[Operator]:
@@ -125,9 +129,7 @@ def _linear(
     weights = n * k * groups
     cast_calls = calls * storage.autocast
     yield _memory(cases, f"{name} weight cast", casts, "cast_down", cast_calls, weights, place=place)
-    yield _memory(
-        cases, f"{name} weight gradient cast", casts, "cast_up", cast_calls, weights, "backward", place=place
-    )
+    yield _memory(cases, f"{name} weight gradient cast", casts, "cast_up", cast_calls, weights, "backward", place=place)
     narrow = calls * ((storage.operand_bytes < storage.compute_bytes) & (not wide))
     # inputs in the forward pass, output gradients in the backward pass; each quantised once in both orientations
     each = np.maximum(groups, 1.0)
@@ -299,7 +301,8 @@ def _memory(
 ) -> Operator:
     storage = cases.storage
     traffic = TRAFFIC.get(kind) or OTHER_TRAFFIC[kind]
-    size = traffic.fixed + traffic.per_compute_byte * storage.compute_bytes + traffic.per_stream_byte * storage.stream_bytes
+    size = traffic.fixed + traffic.per_compute_byte * storage.compute_bytes
+    size = size + traffic.per_stream_byte * storage.stream_bytes
     moved = elements * size * (storage.passes if place == "layer" else 1.0)
     return Operator(
         name=name,

@@ -29,7 +29,7 @@ class GenericRates:
     A product of (m, k) by (k, n) is cut into tiles; each compute unit works on one tile at a time, so the last wave
     leaves units idle, and edge tiles are computed whole. The library takes the best of a few tile sizes, of which
     smaller ones reuse less. Filling and draining a tile's loop takes the time of `half_depth` of its k steps; a
-    product with a size n or k that is no multiple of `ALIGNMENT_ELEMENTS` cannot use the wide loads of the matrix units.
+    product with a size n or k that is no multiple of `ALIGNMENT_ELEMENTS` cannot use the wide loads of these units.
     """
 
     matmul_flops: Array
@@ -119,7 +119,8 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
         if dtype not in device.peak_flops or dtype not in rates.matmul:
             known = sorted(set(device.peak_flops) & set(rates.matmul))
             raise PlanError(
-                f"The {dtype} peak of '{device.name}' or the rate that it achieves is unknown; known: {known or 'none'}. "
+                f"The {dtype} peak of '{device.name}' or the rate that it achieves is unknown; "
+                f"known: {known or 'none'}. "
                 "Choose another precision, or measure the machine with gnomon calibrate."
             )
     if device.memory_bandwidth_bytes_per_s is None:

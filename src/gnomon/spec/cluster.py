@@ -12,6 +12,7 @@ from gnomon.spec.curves import Efficiency
 from gnomon.spec.device_rates import DeviceRates, Dtype
 from gnomon.units import parse_bytes
 
+
 def _parse_bytes(value: Any) -> Any:
     if not isinstance(value, str):
         return value

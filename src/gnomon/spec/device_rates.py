@@ -24,7 +24,9 @@ class DeviceRates(Noun):
     memory: Fraction = Field(description="share of the memory bandwidth in large elementwise kernels")
     link: Fraction = Field(default=1.0, description="share of the line rate in collectives on the innermost tier")
     network: Fraction = Field(default=1.0, description="share of the line rate in collectives on the outer tiers")
-    half_depth: NonNegativeFloat = Field(default=0.0, description="inner dimension at which a product runs half as fast")
+    half_depth: NonNegativeFloat = Field(
+        default=0.0, description="inner dimension at which a product runs half as fast"
+    )
     misaligned: Fraction = Field(
         default=1.0, description="rate of a product whose sizes are no multiples of 8, over that of aligned ones"
     )

@@ -31,7 +31,9 @@ class StackSpec(Noun):
     )
     overlap_tensor: float = Field(default=0.0, ge=0, le=1, description="share of tensor-parallel traffic hidden")
     overlap_data: float = Field(default=0.0, ge=0, le=1, description="share of the gradient reduction hidden")
-    overlap_shard: float = Field(default=0.0, ge=0, le=1, description="share of the gathering of sharded weights hidden")
+    overlap_shard: float = Field(
+        default=0.0, ge=0, le=1, description="share of the gathering of sharded weights hidden"
+    )
     shard_rate: float = Field(
         default=1.0, gt=0, le=1, description="share of the network's rate that gathering and scattering shards reaches"
     )

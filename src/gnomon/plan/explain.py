@@ -1,0 +1,81 @@
+"""Where each headline figure of an estimate comes from, and what it takes for granted."""
+
+from __future__ import annotations
+
+from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
+
+STORAGE = {
+    "autocast": "fp32 weights, gradients and moments; products, attention and activations in the compute dtype",
+    "mixed": "16-bit weights, fp32 masters and two fp32 moments",
+    "pure": "weights, gradients and moments in 16 bits",
+}
+
+
+def sources(cluster: ClusterSpec, layout: Layout, workload: Workload, stack: StackSpec) -> dict[str, str]:
+    """Return {headline figure: where it comes from}."""
+    mask = "half of the square, causal" if workload.attention_mask == "causal" else "the full square"
+    measured = cluster.efficiency is not None
+    constants = f"constants of {cluster.rates.name} and of the stack {stack.name}" if cluster.rates else ""
+    rates = (cluster.source or cluster.name) if measured else constants
+    peak = f"peak {workload.precision} ({cluster.peak_source})"
+    return {
+        "num_parameters": "counted tensor by tensor from the model's sizes",
+        "model_flops": f"3 x forward: 2 m n k for each matrix product, attention over {mask}",
+        "step_time_s": f"operators at achieved rates ({rates}), launches, bubble and exposed communication",
+        "tokens_per_s": f"{workload.global_batch} x {workload.seq_len} tokens / step time",
+        "mfu": f"model FLOPs / step time / ({layout.num_ranks} x {peak})",
+        "communication_s": _communication(cluster, layout),
+        "memory": "weights, gradients, optimizer state, and the tensors that autograd keeps, on the fullest stage",
+    }
+
+
+def _communication(cluster: ClusterSpec, layout: Layout) -> str:
+    if layout.num_ranks == 1:
+        return "one rank: nothing to send"
+    measured = cluster.efficiency.collectives.get("all_reduce") if cluster.efficiency else None
+    if measured is not None and measured.ranks == layout.dp:
+        return "measured all-reduce by size"
+    return "rings over " + " and ".join(tier.name for tier in cluster.tiers)
+
+
+def assumptions(
+    model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workload, stack: StackSpec
+) -> tuple[str, ...]:
+    """Return what the estimate takes for granted, one sentence each."""
+    kernel = workload.attention_kernel or ("flash" if stack.flash_attention else "unfused")
+    lines = [f"AdamW; {_storage(workload, stack)}", _recompute(layout), _kernel(kernel)]
+    efficiency = cluster.efficiency
+    asynchronous = efficiency.asynchronous if efficiency else stack.asynchronous
+    lines.append("launches hide behind the device's work" if asynchronous else "each operator waits for its launch")
+    if layout.dp > 1:
+        overlap = efficiency.communication_overlap if efficiency else stack.overlap_data
+        lines.append(f"{overlap:.0%} of the gradient reduction hides behind backward")
+    if efficiency is None:
+        lines.append(
+            "achieved rates are the generation's, not measured on this machine: gnomon calibrate measures them"
+        )
+    if not (efficiency.framework_bytes if efficiency else stack.framework_bytes):
+        lines.append("memory of framework, libraries and allocator is unknown for this hardware and counted as 0")
+    if model.moe is not None:
+        lines.append(f"the busiest expert gets {workload.expert_imbalance:g} times the mean number of tokens")
+    if layout.pp > 1 and model.num_layers % (layout.pp * layout.vpp):
+        lines.append("layers do not divide by the stages: the first and the last stage have fewer")
+    return tuple(lines)
+
+
+def _storage(workload: Workload, stack: StackSpec) -> str:
+    if workload.precision in ("fp32", "tf32"):
+        return f"weights, gradients and moments in fp32; products in {workload.precision}"
+    return STORAGE[stack.storage]
+
+
+def _recompute(layout: Layout) -> str:
+    if layout.recompute == "none":
+        return "no recomputation: every activation is kept"
+    what = "whole layers are" if layout.recompute == "full" else "the attention core is"
+    part = "" if layout.recompute_share == 1.0 else f" in {layout.recompute_share:.0%} of the layers"
+    return f"{what} computed again in the backward pass{part}"
+
+
+def _kernel(kernel: str) -> str:
+    return "fused attention kernel (scores are never stored)" if kernel == "flash" else "attention scores are stored"
