@@ -34,7 +34,7 @@ def _options(
     pass
 
 
-app.command("plan")(plan.command)
+app.add_typer(plan.app, name="plan")
 app.command("calibrate")(calibrate.command)
 app.command("exec-pipeline")(exec_pipeline.command)
 app.add_typer(profile.app, name="profile")

@@ -1,15 +1,37 @@
-"""`gnomon plan`: predict one training step."""
+"""`gnomon plan`: predict one training step, and the verbs around it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from gnomon.cli import plan_cost, plan_fit, plan_inference, plan_validate
 from gnomon.cli._output import free_path, print_json
 
+ESTIMATE = "estimate"
 
+
+class PlanGroup(TyperGroup):
+    """The verbs of `gnomon plan`; arguments that name none of them are those of `estimate`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `estimate` before arguments that begin with no verb."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [ESTIMATE, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=PlanGroup,
+    no_args_is_help=True,
+    help="Predict one training step: gnomon plan CONFIG [OVERRIDES]. Other questions have their own verb.",
+)
+
+
+@app.command(ESTIMATE)
 def command(
     config: Annotated[
         Path, typer.Argument(help="YAML file with model, cluster, layout and workload.", metavar="CONFIG")
@@ -47,3 +69,9 @@ def command(
         written = estimate.save(free_path(wanted, force))
         kept = "" if written == wanted else f" ({wanted} exists and was kept; --force overwrites it)"
         typer.echo(f"Estimate written to {written}{kept}", err=as_json)
+
+
+app.command("validate")(plan_validate.command)
+app.command("fit")(plan_fit.command)
+app.command("inference")(plan_inference.command)
+app.command("cost")(plan_cost.command)
