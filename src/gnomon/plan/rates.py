@@ -29,7 +29,8 @@ class GenericRates:
     A product of (m, k) by (k, n) is cut into tiles; each compute unit works on one tile at a time, so the last wave
     leaves units idle, and edge tiles are computed whole. The library takes the best of a few tile sizes, of which
     smaller ones reuse less. Filling and draining a tile's loop takes the time of `half_depth` of its k steps; a
-    product with a size n or k that is no multiple of `ALIGNMENT_ELEMENTS` cannot use the wide loads of these units.
+    product whose k is no multiple of `ALIGNMENT_ELEMENTS` cannot use the wide loads of these units; with such an n
+    about every other load is a slow one.
     """
 
     matmul_flops: Array
@@ -66,8 +67,9 @@ class GenericRates:
         }[operator.key]
         peak = self.head_flops if operator.wide else self.matmul_flops
         work = self._padded_area(rows, columns, groups) * 2.0 * (depth + self.half_depth)
-        aligned = (n % self.alignment == 0) & (k % self.alignment == 0)
-        slower = np.where(aligned, 1.0, 1.0 / self.misaligned)
+        # a misaligned k spoils the loads of both operands, a misaligned n those of one in the backward pass
+        one = np.where(n % self.alignment == 0, 1.0, 0.5 * (1.0 + self.misaligned))
+        slower = 1.0 / np.where(k % self.alignment == 0, one, self.misaligned)
         return np.where(operator.flops > 0, work * slower / peak, 0.0)
 
     def _padded_area(self, rows: Array, columns: Array, groups: Array) -> Array:
