@@ -170,7 +170,7 @@ def _table(result: TrainingCost, price: float | None) -> Table:
     if goodput is None:
         table.add_row("goodput", UNKNOWN, "needs --mtbf-hours or --node-mtbf-hours")
     else:
-        table.add_row("failures", f"every {format_seconds(goodput.mtbf_s)}", "rates of all parts added up")
+        table.add_row("failures", f"every {_days(goodput.mtbf_s)}", "rates of all parts added up")
         best = "Daly's optimum" if goodput.interval_s == goodput.optimal_interval_s else "as given"
         table.add_row("training between checkpoints", format_seconds(goodput.interval_s), best)
         table.add_row("[bold]goodput", f"[bold]{format_percent(goodput.goodput)}", "expected share of wall time")
