@@ -10,8 +10,7 @@ import torch
 
 from gnomon.plan.layer_work import TOKEN_BYTES
 from gnomon.plan.memory import training_memory
-from gnomon.plan.operators import Cases
-from gnomon.plan.parameters import count_parameters
+from gnomon.profile.calibration.problem import probe_cases
 from gnomon.profile.tensor_memory import peak_resident_bytes
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.spec import Layout, ModelSpec, SizeCurve, Workload
@@ -87,7 +86,7 @@ def _probe(device: str, *, num_layers: int, hidden_size: int, seq_len: int, batc
         batch_s = _batch_s(trainer)
     finally:
         trainer.teardown()
-    cases = Cases.build(model, count_parameters(model).total, seq_len=seq_len, micro_batch=batch, dp=ranks)
+    cases = probe_cases(model, device_type=trainer.device.type, seq_len=seq_len, micro_batch=batch, ranks=ranks)
     tensors = float(training_memory(cases).tensors[0])
     return Probe(peak, tensors, float(batch * seq_len * TOKEN_BYTES), batch_s)
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gnomon.plan.evaluate import num_parameter_tensors
-from gnomon.plan.operators import Cases, training_operators
+from gnomon.plan.operators import training_operators
+from gnomon.plan.sizes import num_parameter_tensors
+from gnomon.profile.calibration.problem import probe_cases
 from gnomon.spec import ModelSpec
 from gnomon.train.gpt import GPT
 
@@ -65,10 +66,11 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, tokens: torch.Tens
 
 
 def _launches() -> dict[str, float]:
-    cases = Cases.build(TINY, 0, seq_len=TINY.max_seq_len, micro_batch=BATCH)
+    cases = probe_cases(TINY, device_type="cpu", seq_len=TINY.max_seq_len, micro_batch=BATCH)
     counts = {"forward": 0.0, "backward": 0.0, "optimizer": 0.0}
     for operator in training_operators(cases):
-        counts[operator.phase] += float(operator.calls[0]) * operator.launches
+        times = {"layer": TINY.num_layers, "accumulation": 0}.get(operator.place, 1)
+        counts[operator.phase] += times * float(operator.calls[0]) * float(np.ravel(operator.launches)[0])
     return counts
 
 
