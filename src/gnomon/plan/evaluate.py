@@ -107,7 +107,8 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         "pipeline": pipeline.send_s,
     }
     terms = _terms(cases, work, state, layer, slow, exposed)
-    terms["bubble_s"] = np.maximum(pipeline.total_s - cases.accumulation * slowest_s - pipeline.send_s, 0.0)
+    bubble = np.maximum(pipeline.total_s - cases.accumulation * slowest_s - pipeline.send_s, 0.0)
+    terms["bubble_s"] = np.where(cases.split.pp > 1, bubble, 0.0)
     return Evaluation(
         operators=(*work.operators, *state.operators),
         terms=terms,
