@@ -126,8 +126,8 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
 def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     """Add to one layer what it waits for its collectives, and what it computes again."""
     split, storage, layer = cases.split, cases.storage, work.layer
-    forward, backward, weight = (layer.of(name) for name in PASSES)
-    attention = layer.seconds["forward"].get("attention_s", NONE)
+    forward, backward, weight = (layer.passes[name] for name in PASSES)
+    attention = layer.attention
     again = split.recompute_share * (split.recompute == 2)
     recompute = again * forward + split.recompute_share * (split.recompute == 1) * attention
     ahead, behind = work.waits["forward"], work.waits["backward"]
@@ -169,7 +169,7 @@ def _stage_work(cases: Cases, work: LayerWork, state: StateWork, layer: LayerTim
     def sum_(of_layer: Array, of_first: Array, of_last: Array) -> Array:
         return layers * of_layer + first * of_first + last * of_last
 
-    passes = {name: sum_(layer.passes[name], work.first.of(name), work.last.of(name)) for name in PASSES}
+    passes = {name: sum_(layer.passes[name], work.first.passes[name], work.last.passes[name]) for name in PASSES}
     host = sum_(layer.host, work.first.host, work.last.host)
     stalls = sum_(layer.stalls, work.first.stalls, work.last.stalls)
     device = total(passes.values())
@@ -242,7 +242,7 @@ def _terms(
         (state.accumulation, micro_batches - 1.0),
         (state.step, np.ones(1)),
     ):
-        for term, seconds in part.terms().items():
+        for term, seconds in part.terms.items():
             terms[term] = terms[term] + count * seconds
     terms["recompute_s"] = micro_batches * slow.layers * layer.recompute_s
     terms["communication_s"] = total(exposed.values())
@@ -258,7 +258,7 @@ def _step_idle_s(cases: Cases, work: LayerWork, state: StateWork, slow: StageWor
     host = micro_batches * slow.host + state.step.host + (micro_batches - 1.0) * state.accumulation.host
     # the host's time for the parameter tensors: clipping, optimizer, zeroing
     host = host + cases.storage.dispatch_optimizer_s * cases.model.parameter_tensors
-    step, more = (total([part.of(name) for name in PASSES]) for part in updates)
+    step, more = (total([part.passes[name] for name in PASSES]) for part in updates)
     device = micro_batches * slow.device_s + step + (micro_batches - 1.0) * more
     return _idle_s(cases, host + micro_batches * work.data_s, host, micro_batches * slow.stalls, device)
 
@@ -267,7 +267,7 @@ def _step_exposed(cases: Cases, state: StateWork, slow: StageWork) -> dict[str, 
     """Return what the step waits for the reduction of gradients, the gathering of weights, and offloaded states."""
     storage = cases.storage
     more = (cases.accumulation - 1.0) / cases.accumulation
-    added = more * (state.accumulation.of("input") + state.accumulation.host_backward)
+    added = more * (state.accumulation.passes["input"] + state.accumulation.host_backward)
     backward = slow.passes["input"] + slow.passes["weight"] + slow.host_backward + added
     return {
         "gradients": exposed_s(state.reduction_s, state.last_bucket_s, backward, storage.overlap_data),

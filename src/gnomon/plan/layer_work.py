@@ -44,8 +44,8 @@ def layer_work(cases: Cases) -> LayerWork:
     priced = tuple(price(operator, cases) for operator in micro_batch_operators(cases))
     layer, first, last = work_at(priced, "layer"), work_at(priced, "first"), work_at(priced, "last")
     storage, traffic = cases.storage, layer_traffic(cases)
-    forward, backward = layer.of("forward"), layer.of("input") + layer.of("weight")
-    attention = layer.seconds["forward"].get("attention_s", np.zeros(1))
+    forward, backward = layer.passes["forward"], layer.passes["input"] + layer.passes["weight"]
+    attention = layer.attention
     waits: dict[str, dict[str, Array]] = {}
     for name, compute, inner in (("forward", forward, attention), ("backward", backward, 2.5 * attention)):
         tensor, context, expert = (getattr(traffic, f"{kind}_{name}") for kind in ("tensor", "context", "expert"))

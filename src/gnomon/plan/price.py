@@ -28,28 +28,18 @@ class PricedOperator:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Device seconds by pass (forward, input gradient, weight gradient) and by term.
+    """Device seconds by pass (forward, input gradient, weight gradient), and the same seconds by term.
 
-    `host` is what its launches take, `host_backward` those of the backward pass; `stalls` is the sum over operators
+    `attention` is the part of the forward that is attention. `host` is what its launches take, `host_backward` those of the backward pass; `stalls` is the sum over operators
     of what a launch takes longer than the operator, which shows where the host cannot run ahead.
     """
 
-    seconds: dict[str, dict[str, Array]]
+    passes: dict[str, Array]
+    terms: dict[str, Array]
+    attention: Array
     host: Array
     host_backward: Array
     stalls: Array
-
-    def of(self, name: str) -> Array:
-        """Return the device seconds of one pass."""
-        return total(self.seconds[name].values())
-
-    def terms(self) -> dict[str, Array]:
-        """Return the device seconds of all passes by term."""
-        found: dict[str, Array] = {}
-        for name in PASSES:
-            for term, value in self.seconds[name].items():
-                found[term] = found[term] + value if term in found else value
-        return found
 
 
 def price(operator: Operator, cases: Cases) -> PricedOperator:
@@ -73,19 +63,24 @@ def price(operator: Operator, cases: Cases) -> PricedOperator:
 
 def work_at(priced: Iterable[PricedOperator], place: Place) -> Work:
     """Return the sums over the operators of one place."""
-    seconds: dict[str, dict[str, Array]] = {name: {} for name in PASSES}
-    host, backward, stalls = np.zeros(1), np.zeros(1), np.zeros(1)
+    passes = {name: np.zeros(1) for name in PASSES}
+    terms: dict[str, Array] = {}
+    attention, host, backward, stalls = (np.zeros(1) for _ in range(4))
     for item in priced:
         operator = item.operator
         if operator.place != place:
             continue
         name = "forward" if operator.phase == "forward" else "weight" if operator.key == "grad_weight" else "input"
-        terms = seconds[name]
+        passes[name] = passes[name] + item.device_s
         terms[operator.term] = terms.get(operator.term, np.zeros(1)) + item.device_s
+        if operator.term == "attention_s" and name == "forward":
+            attention = attention + item.device_s
         host = host + item.launch_s
         backward = backward + item.launch_s * (operator.phase == "backward")
         stalls = stalls + np.maximum(item.launch_s - item.device_s, 0.0)
-    return Work(seconds=seconds, host=host, host_backward=backward, stalls=stalls)
+    return Work(
+        passes=passes, terms=terms, attention=attention, host=host, host_backward=backward, stalls=stalls
+    )
 
 
 def total(arrays: Iterable[Array]) -> Array:
