@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gnomon.cli import plan_cost, plan_fit, plan_inference, plan_validate
+from gnomon.cli import plan_cost, plan_fit, plan_inference, plan_search, plan_validate
 from gnomon.cli._output import free_path, print_json
 
 ESTIMATE = "estimate"
@@ -71,6 +71,7 @@ def command(
         typer.echo(f"Estimate written to {written}{kept}", err=as_json)
 
 
+app.command("search")(plan_search.command)
 app.command("validate")(plan_validate.command)
 app.command("fit")(plan_fit.command)
 app.command("inference")(plan_inference.command)

@@ -12,101 +12,139 @@ from numpy.typing import NDArray
 from gnomon.plan.arrays import Array, take
 from gnomon.plan.cases import RECOMPUTES, Cases
 from gnomon.plan.evaluate import Evaluation, compose
-from gnomon.plan.layer_work import LayerWork, layer_work
-from gnomon.plan.search.feasible import rejections
-from gnomon.plan.search.space import INNER, OUTER, STATE, Integers, SearchSpace
-from gnomon.plan.state_work import StateWork, state_work
+from gnomon.plan.layer_work import layer_work
+from gnomon.plan.search.feasible import rejections, run_rules, state_rules
+from gnomon.plan.search.space import OUTER, RUN, SHARED, STATE, Integers, SearchSpace
+from gnomon.plan.state_work import state_work
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.spec.catalog import load_stack
 from gnomon.spec.layout import SCHEDULES
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The candidates of one block that can run: their numbers and what they cost."""
+    """Candidates that can run, of one schedule: states down, what is computed again and offloaded across.
+
+    `numbers` has shape (states, runs); the evaluation's arrays broadcast to it.
+    """
 
     numbers: Integers
-    evaluation: Evaluation | None
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """The candidates of a range of states: those that can run, and how many cannot, by reason."""
+
+    batches: tuple[Batch, ...]
     rejected: dict[str, int]
+
+    @property
+    def evaluated(self) -> int:
+        """Number of candidates that were evaluated."""
+        return sum(batch.numbers.size for batch in self.batches)
 
 
 class Evaluator:
-    """Prices blocks of candidates of one model, cluster, batch and number of accelerators."""
+    """Prices blocks of candidates of one model, cluster, batch and number of accelerators.
+
+    Layers and states are priced once for all candidates that share them; what differs between candidates of one state
+    is an axis of its own, so that most of the arithmetic happens once per state.
+    """
 
     def __init__(
         self, model: ModelSpec, cluster: ClusterSpec, workload: Workload, space: SearchSpace, num_ranks: int
     ) -> None:
-        self.model, self.cluster, self.workload = model, cluster, workload
-        self.space, self.num_ranks = space, num_ranks
+        self.model, self.workload, self.space, self.num_ranks = model, workload, space, num_ranks
         single = workload.model_copy(update={"micro_batch": 1})
         self.template = Cases.of(model, cluster, Layout(), single, load_stack(workload.stack))
-        self.states_per_layer = int(np.prod([len(getattr(space, axis)) for axis in STATE]))
-        self.rest = int(np.prod([len(getattr(space, axis)) for axis in OUTER]))
+        self.runs = np.arange(space.count(RUN), dtype=np.int64)
 
-    def block(self, start: int, stop: int) -> Batch:
-        """Return the candidates number `start` to `stop` - 1 that can run, evaluated."""
-        numbers = np.arange(start, stop, dtype=np.int64)
-        digits = self.space.digits(numbers)
-        alive, rejected = rejections(
-            self._axes(digits), self.model, self.cluster, self.workload, self.num_ranks
-        )
-        numbers = numbers[alive]
-        if numbers.size == 0:
-            return Batch(numbers=numbers, evaluation=None, rejected=rejected)
-        digits = {axis: place[alive] for axis, place in digits.items()}
-        state_number = numbers // self.rest
-        layer, state = self._shared(state_number)
-        return Batch(numbers=numbers, evaluation=compose(self._cases(digits), layer, state), rejected=rejected)
+    def block(self, start: int, stop: int) -> Block:
+        """Return the candidates of the states number `start` to `stop` - 1, evaluated where they can run."""
+        space = self.space
+        states = np.arange(start, stop, dtype=np.int64)
+        axes = self._axes(space.digits(states, SHARED))
+        alive, rejected = rejections(state_rules(axes, self.model, self.workload, self.num_ranks), states.size)
+        rejected = {reason: count * space.count(OUTER) for reason, count in rejected.items()}
+        states = states[alive]
+        if states.size == 0:
+            return Block(batches=(), rejected=rejected)
+        layers, of_state = _distinct(states // space.count(STATE))
+        state = replace(state_work(self._cases(space.digits(states, SHARED))), operators=())
+        first = layers * space.count(STATE)
+        layer = replace(layer_work(self._cases(space.digits(first, SHARED))), operators=())
+        batches = []
+        for place, schedule in enumerate(space.schedule):
+            able = self._able(states, schedule, rejected)
+            if able.size:
+                batches.append(
+                    Batch(
+                        numbers=(states[able] * len(space.schedule) + place)[:, None] * self.runs.size + self.runs,
+                        evaluation=compose(
+                            self._runs(states[able], schedule),
+                            _columns(layer, of_state[able]),
+                            _columns(state, able),
+                        ),
+                    )
+                )
+        return Block(batches=tuple(batches), rejected=rejected)
 
-    def _shared(self, state_number: Integers) -> tuple[LayerWork, StateWork]:
-        """Return the costs of layers and states of candidates, each priced once."""
-        states, which = _distinct(state_number)
-        layers, of_state = _distinct(states // self.states_per_layer)
-        state = state_work(self._cases(self.space.digits(states * self.rest)))
-        layer = layer_work(self._cases(self.space.digits(layers * self.states_per_layer * self.rest)))
-        layer = replace(layer, operators=())
-        state = replace(state, operators=())
-        return _gather(layer, of_state[which], layers.size), _gather(state, which, states.size)
+    def _able(self, states: Integers, schedule: str, rejected: dict[str, int]) -> NDArray[np.intp]:
+        """Return the places of the states that a schedule can run; count the others."""
+        axes = self._axes(self.space.digits(states, SHARED))
+        micro_batches = self.workload.global_batch * axes["tp"] * axes["pp"] * axes["cp"]
+        micro_batches = micro_batches // (self.num_ranks * axes["micro_batch"])
+        axes["schedule"] = np.asarray(SCHEDULES.index(schedule))
+        alive, failed = rejections(run_rules(axes, micro_batches), states.size)
+        for reason, number in failed.items():
+            rejected[reason] = rejected.get(reason, 0) + number * self.runs.size
+        return np.flatnonzero(alive)
 
     def _axes(self, digits: Mapping[str, Integers]) -> dict[str, Integers]:
-        space = self.space
         axes = {
-            axis: np.asarray([int(v) for v in getattr(space, axis)], dtype=np.int64)[digits[axis]]
-            for axis in (*INNER, *STATE)
+            axis: np.asarray([int(v) for v in getattr(self.space, axis)], dtype=np.int64)[digits[axis]]
+            for axis in SHARED
         }
-        codes = np.asarray([SCHEDULES.index(s) for s in space.schedule], dtype=np.int64)
-        axes["schedule"] = codes[digits["schedule"]]
-        axes["two_sequence_choices"] = np.asarray(len(space.sequence_parallel) > 1)
+        axes["both_ways"] = np.asarray(len(self.space.sequence_parallel) > 1)
         return axes
 
-    def _cases(self, digits: Mapping[str, Integers]) -> Cases:
-        """Return the candidates as cases; an axis of one value stays an array of one."""
-        space, template = self.space, self.template
+    def _runs(self, states: Integers, schedule: str) -> Cases:
+        """Return the states as a column, with everything that one schedule may recompute and offload as a row."""
+        cases = self._cases({axis: d[:, None] for axis, d in self.space.digits(states, SHARED).items()})
+        digits = self.space.digits(self.runs, RUN)
 
-        def values(axis: str, choices: list[float]) -> Array:
-            table = np.asarray(choices, dtype=np.float64)
-            return table if table.size == 1 else table[digits[axis]]
+        def row(axis: str, choices: list[float]) -> Array:
+            return np.asarray(choices, dtype=np.float64)[digits[axis]]
 
-        plain = {axis: values(axis, [float(v) for v in getattr(space, axis)]) for axis in _PLAIN}
-        dp = self.num_ranks / (plain["tp"] * plain["pp"] * plain["cp"])
-        parallel = values("sequence_parallel", [float(v) for v in space.sequence_parallel])
+        space = self.space
         split = replace(
-            template.split,
-            **plain,
-            dp=dp,
-            sequence_parallel=parallel * (plain["tp"] > 1),
-            schedule=values("schedule", [float(SCHEDULES.index(s)) for s in space.schedule]),
-            recompute=values("recompute", [float(RECOMPUTES.index(r.mode)) for r in space.recompute]),
-            recompute_share=values("recompute", [r.share for r in space.recompute]),
-            shard_ranks=dp * plain["cp"],
+            cases.split,
+            schedule=np.asarray([float(SCHEDULES.index(schedule))]),
+            recompute=row("recompute", [float(RECOMPUTES.index(r.mode)) for r in space.recompute]),
+            recompute_share=row("recompute", [r.share for r in space.recompute]),
+            offload_activations=row("offload_activations", list(space.offload_activations)),
+            offload_optimizer=row("offload_optimizer", list(space.offload_optimizer)),
         )
-        micro_batch = values("micro_batch", [float(m) for m in space.micro_batch])
+        return replace(cases, split=split)
+
+    def _cases(self, digits: Mapping[str, Integers]) -> Cases:
+        """Return states as cases; an axis of one value is an array of one."""
+        space, template = self.space, self.template
+        plain = {
+            axis: np.asarray([float(v) for v in getattr(space, axis)])[digits[axis].reshape(-1)].reshape(
+                digits[axis].shape if len(getattr(space, axis)) > 1 else (1,)
+            )
+            for axis in SHARED
+        }
+        micro_batch = plain.pop("micro_batch")
+        dp = self.num_ranks / (plain["tp"] * plain["pp"] * plain["cp"])
+        plain["sequence_parallel"] = plain["sequence_parallel"] * (plain["tp"] > 1)
+        split = replace(template.split, **plain, dp=dp, shard_ranks=dp * plain["cp"])
         accumulation = self.workload.global_batch / (dp * micro_batch)
         return replace(template, split=split, micro_batch=micro_batch, accumulation=accumulation)
-
-
-T = TypeVar("T")
-_PLAIN = ("tp", "cp", "ep", "expert_tp", *STATE, "offload_activations", "offload_optimizer")
 
 
 def _distinct(ordered: Integers) -> tuple[Integers, NDArray[np.intp]]:
@@ -117,5 +155,6 @@ def _distinct(ordered: Integers) -> tuple[Integers, NDArray[np.intp]]:
     return ordered[first], np.cumsum(first) - 1
 
 
-def _gather(item: T, index: NDArray[np.intp], count: int) -> T:
-    return item if count == 1 else take(item, index)
+def _columns(item: T, index: NDArray[np.intp]) -> T:
+    """Return the cases at `index`, each array as a column; arrays of one entry are kept."""
+    return take(item, index[:, None])

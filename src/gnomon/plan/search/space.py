@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -17,8 +18,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # parameters a rank holds
 INNER = ("tp", "cp", "ep", "expert_tp", "sequence_parallel", "micro_batch")
 STATE = ("pp", "vpp", "zero_stage")
-OUTER = ("schedule", "recompute", "offload_activations", "offload_optimizer")
-AXES = (*INNER, *STATE, *OUTER)
+RUN = ("recompute", "offload_activations", "offload_optimizer")
+OUTER = ("schedule", *RUN)
+SHARED = (*INNER, *STATE)
+AXES = (*SHARED, *OUTER)
 
 
 class RecomputeChoice(Noun):
@@ -67,22 +70,28 @@ class SearchSpace(Noun):
     @property
     def size(self) -> int:
         """Number of candidates."""
-        return int(np.prod([float(n) for n in self.shape]))
+        return math.prod(self.shape)
 
-    def digits(self, numbers: Integers) -> dict[str, Integers]:
-        """Return the place of each candidate's value on every axis."""
+    @property
+    def num_states(self) -> int:
+        """Number of combinations of the axes that decide what a layer costs and which parameters a rank holds."""
+        return self.count(SHARED)
+
+    def count(self, axes: tuple[str, ...]) -> int:
+        """Return the number of combinations of some axes."""
+        return math.prod(len(getattr(self, axis)) for axis in axes)
+
+    def digits(self, numbers: Integers, axes: tuple[str, ...] = AXES) -> dict[str, Integers]:
+        """Return the place of each candidate's value on every axis, of the numbers of combinations of `axes`."""
         found: dict[str, Integers] = {}
         rest = numbers
-        for axis, count in zip(reversed(AXES), reversed(self.shape), strict=True):
+        for axis in reversed(axes):
+            count = len(getattr(self, axis))
             if count == 1:
-                found[axis] = np.zeros_like(rest)
+                found[axis] = np.zeros(1, dtype=np.int64)
             else:
                 rest, found[axis] = np.divmod(rest, count)
         return found
-
-    def values(self, axis: str, digits: Integers) -> NDArray[np.float64]:
-        """Return the values of candidates on a numeric axis."""
-        return np.asarray([float(v) for v in getattr(self, axis)])[digits]
 
     def layout(self, number: int, num_ranks: int, batch: Workload) -> tuple[Layout, Workload]:
         """Return the candidate as nouns."""

@@ -1,0 +1,174 @@
+"""`search`: every layout of a space evaluated, the best kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gnomon.errors import PlanError
+from gnomon.plan.planner import plan
+from gnomon.plan.search.batch import Block, Evaluator
+from gnomon.plan.search.collect import Best, Front
+from gnomon.plan.search.explain import compare
+from gnomon.plan.search.result import Candidate, Objective, Ranked, SearchResult
+from gnomon.plan.search.space import OUTER, SearchSpace, default_space
+from gnomon.spec import ClusterSpec, ModelSpec, Workload
+
+EVALUATIONS_PER_BLOCK = 200_000
+SECONDS_PER_HOUR = 3600.0
+Progress = Callable[[int, int], None]
+
+
+def search(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    workload: Workload,
+    *,
+    space: SearchSpace | None = None,
+    accelerators: Sequence[int] | None = None,
+    objective: Objective = "step_time",
+    top: int = 10,
+    memory_limit_bytes: float | None = None,
+    price_per_accelerator_hour: float | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Return the best layouts of `workload`'s batch on 1 or several numbers of accelerators.
+
+    space: which layouts; default `default_space` of each number of accelerators
+    accelerators: default all of the cluster
+    memory_limit_bytes: peak memory that a rank may have; default the device's
+    progress: called with (candidates looked at, candidates in all)
+    Raises PlanError when nothing of the space can run.
+    """
+    began = time.perf_counter()
+    numbers = sorted(set(accelerators or [cluster.num_accelerators]))
+    _check_accelerators(numbers, cluster)
+    limit = memory_limit_bytes or cluster.accelerator.memory_bytes or np.inf
+    spaces = {
+        n: space or default_space(model, n, cluster.accelerators_per_node, workload.global_batch) for n in numbers
+    }
+    total, done = sum(s.size for s in spaces.values()), 0
+    rejected: dict[str, int] = {}
+    found: list[Candidate] = []
+    evaluated = fitting = 0
+    for count, one in spaces.items():
+        evaluator = Evaluator(model, cluster, workload, one, count)
+        best, front = Best(top), Front()
+        for start, stop in _blocks(one):
+            block = evaluator.block(start, stop)
+            evaluated += block.evaluated
+            fitting += _collect(block, objective, limit, best, front)
+            for reason, many in block.rejected.items():
+                rejected[reason] = rejected.get(reason, 0) + many
+            done += (stop - start) * one.count(OUTER)
+            if progress is not None:
+                progress(done, total)
+        kept = np.unique(np.concatenate([best.numbers, front.numbers]))
+        found += [_candidate(model, cluster, one, int(n), count, workload, price_per_accelerator_hour) for n in kept]
+    if evaluated == 0:
+        raise PlanError(_nothing(rejected))
+    if evaluated > fitting:
+        rejected["does not fit the memory"] = evaluated - fitting
+    ranked = sorted(found, key=lambda c: (_value(c, objective), c.num_accelerators, c.number))[:top]
+    return SearchResult(
+        model=model,
+        cluster=cluster,
+        objective=objective,
+        num_candidates=total,
+        num_evaluated=evaluated,
+        num_fitting=fitting,
+        rejected=rejected,
+        best=_explained(model, cluster, ranked),
+        pareto=_pareto(found),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _check_accelerators(numbers: Sequence[int], cluster: ClusterSpec) -> None:
+    for number in numbers:
+        if not 1 <= number <= cluster.num_accelerators:
+            raise PlanError(
+                f"accelerators={number}, but '{cluster.name}' has {cluster.num_accelerators}. "
+                f"Choose from 1 to {cluster.num_accelerators}, or set num_nodes on the cluster."
+            )
+
+
+def _blocks(space: SearchSpace) -> list[tuple[int, int]]:
+    """Return ranges of states with about EVALUATIONS_PER_BLOCK candidates each."""
+    length = max(1, EVALUATIONS_PER_BLOCK // space.count(OUTER))
+    return [(start, min(start + length, space.num_states)) for start in range(0, space.num_states, length)]
+
+
+def _collect(block: Block, objective: Objective, limit: float, best: Best, front: Front) -> int:
+    """Put the candidates of a block that fit into the collections; return how many fit."""
+    fitting = 0
+    for batch in block.batches:
+        shape = batch.numbers.shape
+        memory = np.broadcast_to(batch.evaluation.peak_memory_bytes, shape)
+        fits = memory <= limit
+        fitting += int(np.count_nonzero(fits))
+        times = np.broadcast_to(batch.evaluation.step_time_s, shape)[fits]
+        numbers, memory = batch.numbers[fits], memory[fits]
+        best.add(memory if objective == "memory" else times, numbers)
+        front.add(times, memory, numbers)
+    return fitting
+
+
+def _candidate(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    space: SearchSpace,
+    number: int,
+    count: int,
+    workload: Workload,
+    price: float | None,
+) -> Candidate:
+    layout, asked = space.layout(number, count, workload)
+    estimate = plan(model, cluster, layout, asked)
+    hours = estimate.step_time_s * count / SECONDS_PER_HOUR
+    return Candidate(
+        num_accelerators=count,
+        number=number,
+        layout=layout,
+        workload=asked,
+        step_time_s=estimate.step_time_s,
+        peak_memory_bytes=estimate.memory.total_bytes,
+        accelerator_hours_per_step=hours,
+        cost_per_step=None if price is None else hours * price,
+    )
+
+
+def _value(candidate: Candidate, objective: Objective) -> float:
+    if objective == "memory":
+        return candidate.peak_memory_bytes
+    return candidate.accelerator_hours_per_step if objective == "cost" else candidate.step_time_s
+
+
+def _explained(model: ModelSpec, cluster: ClusterSpec, ranked: list[Candidate]) -> tuple[Ranked, ...]:
+    estimates = [plan(model, cluster, c.layout, c.workload) for c in ranked]
+    rows = []
+    for candidate, estimate in zip(ranked, estimates, strict=True):
+        slower, why = compare(estimate, estimates[0])
+        rows.append(Ranked(candidate=candidate, estimate=estimate, slower_s=slower, why=why))
+    return tuple(rows)
+
+
+def _pareto(found: list[Candidate]) -> tuple[Candidate, ...]:
+    """Return the candidates that no other beats in time, memory and accelerator-hours together, by time."""
+    kept: list[Candidate] = []
+    for candidate in sorted(found, key=lambda c: (c.step_time_s, c.peak_memory_bytes, c.accelerator_hours_per_step)):
+        beaten = any(
+            k.peak_memory_bytes <= candidate.peak_memory_bytes
+            and k.accelerator_hours_per_step <= candidate.accelerator_hours_per_step
+            for k in kept
+        )
+        if not beaten:
+            kept.append(candidate)
+    return tuple(kept)
+
+
+def _nothing(rejected: dict[str, int]) -> str:
+    reasons = "; ".join(f"{reason}: {count}" for reason, count in sorted(rejected.items(), key=lambda r: -r[1])[:4])
+    return f"No layout of the search space can run ({reasons}). Allow more values on an axis, or change the batch."
