@@ -112,10 +112,12 @@ def stage_send_s(cases: Cases) -> Array:
 def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
     """Return (total seconds, seconds of the last bucket, seconds to gather updated weights) of one step.
 
-    ZeRO-3 has scattered its gradients layer by layer; replicas of its shards still reduce theirs.
+    ZeRO-2 scatters the gradients of every micro-batch, since it keeps only its part of them. ZeRO-3 has scattered them
+    layer by layer; replicas of its shards still reduce theirs.
     """
     split, storage = cases.split, cases.storage
-    if isinstance(cases.rates, MeasuredRates):
+    plain = np.all((split.zero_stage == 0) & (split.tp * split.pp * split.cp == 1))
+    if isinstance(cases.rates, MeasuredRates) and plain:
         return _measured_reduction(cases, cases.rates)
     total = gather = np.zeros_like(split.dp)
     ways, expert_ways = shards(cases)
@@ -132,7 +134,8 @@ def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
         path = group(cases.network, ranks, np.where(fully, stride * held, stride))
         grads = size * storage.gradient_bytes / np.where(fully, held, 1.0)
         scattered = (split.zero_stage >= 1) & ~fully
-        total = total + np.where(scattered, all_gather_s(grads, path), all_reduce_s(grads, path))
+        times = np.where(split.zero_stage == 2, cases.accumulation, 1.0)
+        total = total + times * np.where(scattered, all_gather_s(grads, path), all_reduce_s(grads, path))
         gather = gather + np.where(scattered, all_gather_s(size * storage.weight_bytes, path), 0.0)
     return total, np.zeros_like(total), gather
 

@@ -269,6 +269,7 @@ def _step_exposed(cases: Cases, state: StateWork, slow: StageWork) -> dict[str, 
     more = (cases.accumulation - 1.0) / cases.accumulation
     added = more * (state.accumulation.passes["input"] + state.accumulation.host_backward)
     backward = slow.passes["input"] + slow.passes["weight"] + slow.host_backward + added
+    backward = backward * np.where(cases.split.zero_stage == 2, cases.accumulation, 1.0)
     return {
         "gradients": exposed_s(state.reduction_s, state.last_bucket_s, backward, storage.overlap_data),
         "weights": exposed_s(state.gather_s, NONE, slow.passes["forward"], storage.overlap_data),

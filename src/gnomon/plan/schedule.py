@@ -64,13 +64,12 @@ def in_flight(
 ) -> Array:
     """Return how many micro-batches' activations the rank `stage_index` holds at most; a chunk counts 1 / chunks.
 
-    Activations live from the start of the forward pass to the end of the gradient by weight. Raises PlanError for a
-    combination that the schedule cannot run.
+    Activations live from the start of the forward pass to the end of the gradient by weight. `supported` says which
+    combinations a schedule can run; for others the answer means nothing.
     """
     code, p, v, m, rank = np.broadcast_arrays(
         *(np.asarray(x, dtype=np.int64) for x in (schedule, pp, vpp, num_microbatches, stage_index))
     )
-    _check(code, p, v, m)
     result = np.empty(code.shape)
     for index, form in _forms():
         here = code == index
