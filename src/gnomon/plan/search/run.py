@@ -16,7 +16,7 @@ from gnomon.plan.search.result import Candidate, Objective, Ranked, SearchResult
 from gnomon.plan.search.space import OUTER, SearchSpace, default_space
 from gnomon.spec import ClusterSpec, ModelSpec, Workload
 
-EVALUATIONS_PER_BLOCK = 200_000
+CANDIDATES_PER_BLOCK = 1_000_000
 SECONDS_PER_HOUR = 3600.0
 Progress = Callable[[int, int], None]
 
@@ -96,8 +96,8 @@ def _check_accelerators(numbers: Sequence[int], cluster: ClusterSpec) -> None:
 
 
 def _blocks(space: SearchSpace) -> list[tuple[int, int]]:
-    """Return ranges of states with about EVALUATIONS_PER_BLOCK candidates each."""
-    length = max(1, EVALUATIONS_PER_BLOCK // space.count(OUTER))
+    """Return ranges of states with about CANDIDATES_PER_BLOCK candidates each."""
+    length = max(1, CANDIDATES_PER_BLOCK // space.count(OUTER))
     return [(start, min(start + length, space.num_states)) for start in range(0, space.num_states, length)]
 
 
