@@ -95,7 +95,7 @@ def large() -> str:
 
 def run_large() -> None:
     model, cluster, workload, space = problem("deepseek-v3", 1024)
-    shares = tuple(RecomputeChoice(mode="full", share=round(i / 40, 3)) for i in range(1, 41))
+    shares = tuple(RecomputeChoice(mode="full", share=round(i / 60, 4)) for i in range(1, 61))
     space = space.model_copy(update={"recompute": (*space.recompute[:2], *shares), "pp": (1, 2, 4, 8, 16, 32, 64)})
     space = space.model_copy(update={"micro_batch": (1, 2, 4, 8, 16, 32, 64)})
     began = time.perf_counter()

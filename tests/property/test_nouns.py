@@ -85,7 +85,19 @@ def models(draw):
     )
 
 
-layouts = st.builds(Layout, dp=small, tp=small, pp=small, cp=small, ep=small, zero_stage=st.sampled_from([0, 1, 2, 3]))
+@st.composite
+def layouts(draw):
+    ep, expert_tp = draw(small), draw(small)
+    return Layout(
+        dp=ep * draw(small),
+        tp=expert_tp * draw(small),
+        pp=draw(small),
+        cp=draw(small),
+        ep=ep,
+        expert_tp=expert_tp,
+        zero_stage=draw(st.sampled_from([0, 1, 2, 3])),
+        recompute=draw(st.sampled_from(["none", "selective", "full"])),
+    )
 
 
 @st.composite
@@ -181,7 +193,7 @@ def test_model(model):
 
 
 @settings(max_examples=40)
-@given(layouts)
+@given(layouts())
 def test_layout(layout):
     assert_survives(layout)
 

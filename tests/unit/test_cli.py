@@ -101,7 +101,7 @@ def test_help_lists_every_verb(gnomon):
         assert f" {verb} " in out
 
 
-@pytest.mark.parametrize("verb", ["plan", "calibrate", "exec-pipeline", "profile train", "compare", "report"])
+@pytest.mark.parametrize("verb", ["plan estimate", "calibrate", "exec-pipeline", "profile train", "compare", "report"])
 def test_every_verb_has_help_and_json(gnomon, verb):
     code, out, _ = gnomon(*verb.split(), "--help")
     assert code == 0
@@ -168,7 +168,7 @@ def test_plan_as_json(gnomon, here):
         (["plan.yaml", "workload.seq_len=0"], "'seq_len' is 0"),
         (["plan.yaml", "workload.seq_len=4096"], "exceeds the 128 learned positions"),
         (["plan.yaml", "+layout={dp: 3}"], "measured with [1, 2] rank(s) on the node, not 3"),
-        (["plan.yaml", "+layout={tp: 2}"], "not priced yet"),
+        (["plan.yaml", "+layout={dp: 2, ep: 2}"], "has none"),
         (["plan.yaml", "model=???"], "No value for 'model'"),
         (["plan.yaml", "~workload"], "The plan has no 'workload'"),
     ],

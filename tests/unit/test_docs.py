@@ -54,8 +54,11 @@ def _check_command(line: str) -> None:
     command: Any = typer.main.get_command(app)
     words = shlex.split(line, comments=True)[1:]
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
-        assert words[0] in command.commands, f"'{line}': no verb '{words[0]}'"
-        command = command.commands[words.pop(0)]
+        verb = words[0] if words[0] in command.commands else getattr(command, "default", words[0])
+        assert verb in command.commands, f"'{line}': no verb '{words[0]}'"
+        command = command.commands[verb]
+        words = words[1:] if words[0] == verb else words
+    command = command.commands[command.default] if hasattr(command, "default") else command
     options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in {*options, "--help"}]
     assert not unknown, f"'{line}': unknown options {unknown}"

@@ -34,7 +34,7 @@ def explain(noun, data):
         (Layout, {"ddp": 2}, "unknown key 'ddp'. Did you mean 'dp'?"),
         (Layout, [1], "expected a mapping of keys to values, found list"),
         (Workload, {**BATCH, "micro_batch": 4}, "global_batch=6 does not divide by micro_batch=4"),
-        (Workload, {**BATCH, "precision": "fp8"}, "'precision' is 'fp8'"),
+        (Workload, {**BATCH, "precision": "fp6"}, "'precision' is 'fp6'"),
         (MoESpec, {**MOE, "experts_per_token": 3}, "experts_per_token=3 exceeds num_experts=2"),
     ],
 )  # fmt: skip

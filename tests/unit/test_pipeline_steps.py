@@ -177,7 +177,7 @@ def test_what_can_be_known_before_calibrating_is_said_before(jobs):
     for budget_s in (float("nan"), -1, "abc", None):
         with pytest.raises(ConfigError, match="train_budget_s="):
             Plan("run", WORKLOAD, train_budget_s=budget_s)
-    with pytest.raises(LayoutError, match="not priced yet"):
+    with pytest.raises(LayoutError, match="data parallelism only"):
         Plan("run", WORKLOAD, {"tp": 2})
     with pytest.raises(PlanError, match="mixture-of-experts"):
         Plan("run", WORKLOAD, model="mixtral-8x7b")

@@ -5,11 +5,12 @@ import torch
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from gnomon.plan.cases import Cases
 from gnomon.plan.memory import training_memory
-from gnomon.plan.operators import Cases
-from gnomon.plan.parameters import count_parameters
-from gnomon.spec import ModelSpec
+from gnomon.spec import AcceleratorSpec, Layout, ModelSpec, Workload
+from gnomon.spec.catalog import load_stack
 from gnomon.train.gpt import GPT
+from plan_fixtures import constant_cluster
 
 SEQ_LEN, BATCH = 128, 8
 LLAMA = {
@@ -51,14 +52,9 @@ def peak_growth_bytes(spec: ModelSpec, precision: str) -> int:
 @pytest.mark.parametrize("style", [{}, LLAMA], ids=["gpt", "llama"])
 def test_peak_of_a_real_step_within_six_percent(style, precision):
     spec = ModelSpec(num_layers=4, hidden_size=128, num_heads=4, vocab_size=256, max_seq_len=SEQ_LEN, **style)
-    cases = Cases.build(
-        spec,
-        count_parameters(spec).total,
-        seq_len=SEQ_LEN,
-        micro_batch=BATCH,
-        precision=precision,
-        fused_rmsnorm=False,
-    )
+    processor = constant_cluster(accelerator=AcceleratorSpec(name="processor", kind="cpu"))
+    workload = Workload(seq_len=SEQ_LEN, global_batch=BATCH, precision=precision)
+    cases = Cases.of(spec, processor, Layout(), workload, load_stack("gnomon"))
     memory = training_memory(cases)
     planned = float(memory.tensors[0] - memory.weights[0] - memory.optimizer[0])
     assert planned == pytest.approx(peak_growth_bytes(spec, precision), rel=0.06)

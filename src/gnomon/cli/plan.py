@@ -17,10 +17,12 @@ ESTIMATE = "estimate"
 class PlanGroup(TyperGroup):
     """The verbs of `gnomon plan`; arguments that name none of them are those of `estimate`."""
 
+    default = ESTIMATE
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `estimate` before arguments that begin with no verb."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = [ESTIMATE, *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 

@@ -72,32 +72,40 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Predict how long training on a number of tokens takes, with failures, and what it costs."""
-    from gnomon.config import load_config, require_values, to_plain
-    from gnomon.plan.cost import CostRates, parse_count, training_cost
-    from gnomon.plan.planner import plan
-    from gnomon.spec.resolve import resolve_inputs
-
-    count = parse_count(tokens)
-    rates = CostRates.from_mapping(
-        {
-            "price_per_accelerator_hour": price,
-            "pue": pue,
-            "carbon_intensity_kg_per_kwh": carbon_intensity,
-            "idle_power_fraction": idle_power,
-        },
-        where="the options",
-    )
-    loaded = load_config(config, overrides or [])
-    require_values(loaded)
-    estimate = plan(*resolve_inputs(to_plain(loaded)))
+    rates = {
+        "price_per_accelerator_hour": price,
+        "pue": pue,
+        "carbon_intensity_kg_per_kwh": carbon_intensity,
+        "idle_power_fraction": idle_power,
+    }
     times = {
         "checkpoint_time": checkpoint_time,
         "stall_time": stall_time,
         "interval": interval,
         "restart_time": restart_time,
     }
+    estimate = _estimate(config, overrides or [])
     reliability = _reliability(estimate, mtbf_hours, node_mtbf_hours, checkpoint_bandwidth, times)
-    result = training_cost(estimate, count, rates, reliability)
+    _report(estimate, tokens, rates, reliability, as_json)
+
+
+def _estimate(config: Path, overrides: list[str]) -> Estimate:
+    from gnomon.config import load_config, require_values, to_plain
+    from gnomon.plan.planner import plan
+    from gnomon.spec.resolve import resolve_inputs
+
+    loaded = load_config(config, overrides)
+    require_values(loaded)
+    return plan(*resolve_inputs(to_plain(loaded)))
+
+
+def _report(
+    estimate: Estimate, tokens: str, prices: dict[str, float | None], reliability: Reliability | None, as_json: bool
+) -> None:
+    from gnomon.plan.cost import CostRates, parse_count, training_cost
+
+    rates = CostRates.from_mapping(prices, where="the options")
+    result = training_cost(estimate, parse_count(tokens), rates, reliability)
     if as_json:
         print_json(result)
         return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnomon.plan.arrays import Array
+from gnomon.plan.arrays import Array, take
 from gnomon.plan.cases import Cases
 from gnomon.plan.network import all_gather_s, all_reduce_s, all_to_all_s, group, send_s
 from gnomon.plan.rates import MeasuredRates
@@ -152,7 +152,8 @@ def _measured_reduction(cases: Cases, rates: MeasuredRates) -> tuple[Array, Arra
             times = curve.time_s(buckets)
         else:
             ranks = np.full_like(buckets, degree)
-            times = all_reduce_s(buckets, group(cases.network, ranks, np.ones_like(ranks)))
+            machine = take(cases.network, np.zeros(1, dtype=np.intp))  # measured cases share one machine
+            times = all_reduce_s(buckets, group(machine, ranks, np.ones_like(ranks)))
         here = cases.split.dp == degree
         total = np.where(here, float(np.sum(times)), total)
         last = np.where(here, float(times[-1]), last)

@@ -16,8 +16,9 @@ class Operator:
     """`calls` launches, each of `flops` FLOPs that moves `traffic_bytes`.
 
     `place` says what the calls count: per average layer and micro-batch, per micro-batch on the first or the last
-    pipeline stage, per micro-batch after the first (`accumulation`), or per optimizer step. `point` locates the operator on its curve: (m, n, k, groups) of a product,
-    (sequence length, head dimension) of attention. `launches` are calls of the host, `kernels` of the device.
+    pipeline stage, per micro-batch after the first (`accumulation`), or per optimizer step. `point` locates the
+    operator on its curve: (m, n, k, groups) of a product, (sequence length, head dimension) of attention. `launches`
+    are calls of the host, `kernels` of the device.
     """
 
     name: str

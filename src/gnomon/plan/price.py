@@ -30,8 +30,9 @@ class PricedOperator:
 class Work:
     """Device seconds by pass (forward, input gradient, weight gradient), and the same seconds by term.
 
-    `attention` is the part of the forward that is attention. `host` is what its launches take, `host_backward` those of the backward pass; `stalls` is the sum over operators
-    of what a launch takes longer than the operator, which shows where the host cannot run ahead.
+    `attention` is the part of the forward that is attention. `host` is what its launches take, `host_backward` those
+    of the backward pass; `stalls` is the sum over operators of what a launch takes longer than the operator, which
+    shows where the host cannot run ahead.
     """
 
     passes: dict[str, Array]

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gnomon.plan.estimate import Estimate, OperatorEstimate
-from gnomon.spec import MEMORY_TERMS, TIME_TERMS
+from gnomon.spec import MEMORY_TERMS, OPTIONAL_TERMS, TIME_TERMS
 from gnomon.units import (
     format_bytes,
     format_count,
@@ -71,6 +71,8 @@ def time_table(estimate: Estimate) -> Table:
     """Return the terms of the step time."""
     table = _table("Step time", "term", "time", "share")
     for term, seconds in estimate.time.as_dict().items():
+        if term in OPTIONAL_TERMS and not seconds:
+            continue
         source = _TERM_SOURCES.get(term) or estimate.sources.get(term, "")
         table.add_row(TIME_TERMS[term], format_seconds(seconds), format_percent(seconds / estimate.step_time_s), source)
     return table

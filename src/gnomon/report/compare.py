@@ -9,7 +9,7 @@ from gnomon.plan.estimate import Estimate
 from gnomon.profile.measurement import Measurement
 from gnomon.report.comparison import Comparison, Term
 from gnomon.report.explain import explain_headline, explain_memory, explain_time, summarise
-from gnomon.spec import MEMORY_TERMS, TIME_TERMS
+from gnomon.spec import MEMORY_TERMS, OPTIONAL_TERMS, TIME_TERMS
 
 UNATTRIBUTED_SHARE = 1e-3
 """A breakdown that misses its total by less than this share is taken as complete."""
@@ -70,6 +70,7 @@ def _breakdown_terms(
     rows = [
         _fields(name, label, unit, predicted and predicted[0][name], measured and measured[0][name])
         for name, label in labels.items()
+        if name not in OPTIONAL_TERMS or any(side and side[0][name] for side in (predicted, measured))
     ]
     remainders = [_remainder(*side) if side else None for side in (predicted, measured)]
     if any(remainders):

@@ -1,7 +1,7 @@
 """The nouns that describe: the network, the machine, how it is split, and what is asked of it."""
 
 from gnomon.spec._noun import FrozenMap, Noun
-from gnomon.spec.breakdown import MEMORY_TERMS, TIME_TERMS, MemoryBreakdown, TimeBreakdown
+from gnomon.spec.breakdown import MEMORY_TERMS, OPTIONAL_TERMS, TIME_TERMS, MemoryBreakdown, TimeBreakdown
 from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec, NetworkTier
 from gnomon.spec.curves import CollectiveCurve, Efficiency, GridCurve, SizeCurve
 from gnomon.spec.device_rates import DeviceRates
@@ -13,6 +13,7 @@ from gnomon.spec.workload import Workload
 
 __all__ = [
     "MEMORY_TERMS",
+    "OPTIONAL_TERMS",
     "TIME_TERMS",
     "AcceleratorSpec",
     "ClusterSpec",

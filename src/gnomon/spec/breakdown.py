@@ -18,6 +18,8 @@ TIME_TERMS = {
     "data_s": "data",
     "idle_s": "launch overhead and idle",
 }
+# terms that only some layouts have; tables leave them out where they are zero
+OPTIONAL_TERMS = ("recompute_s", "bubble_s")
 MEMORY_TERMS = {
     "weights_bytes": "weights",
     "gradients_bytes": "gradients",

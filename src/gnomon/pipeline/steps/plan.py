@@ -41,11 +41,11 @@ class Plan(Component):
 
     def _check(self) -> None:
         """Raise at once what would otherwise show only after the machine was measured."""
-        from gnomon.plan.planner import check_degrees, check_model, check_sequence
+        from gnomon.plan.checks import check_own_loop, check_own_model, check_sequence
 
-        check_degrees(self.layout)
+        check_own_loop(self.layout, self.workload)
         if self.model is not None:
-            check_model(self.model)
+            check_own_model(self.model)
             check_sequence(self.model, self.workload)
         budget_s = self.train_budget_s
         if not isinstance(budget_s, int | float) or not 0 < budget_s < math.inf:
