@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-from closed_loop_fixtures import problems
 
+from closed_loop_fixtures import problems
 from gnomon.plan.planner import plan
 
 FROZEN = json.loads((Path(__file__).parents[1] / "fixtures" / "closed_loop.json").read_text())

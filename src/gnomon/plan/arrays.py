@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +20,36 @@ def array(value: Any) -> Array:
 
 def stack(items: Sequence[T]) -> T:
     """Join structures of arrays of one case each into one of `len(items)` cases; text is taken from the first."""
-    first: Any = items[0]
+    return cast(T, _stack(items))
+
+
+def _stack(items: Sequence[Any]) -> Any:
+    first = items[0]
     if isinstance(first, np.ndarray):
-        return np.concatenate([np.atleast_1d(i) for i in items])  # type: ignore[call-overload, no-any-return]
+        return np.concatenate([np.atleast_1d(i) for i in items])
     if isinstance(first, Mapping):
-        return {key: stack([i[key] for i in items]) for key in first}  # type: ignore[index, return-value]
+        return {key: _stack([i[key] for i in items]) for key in first}
     if isinstance(first, tuple):
-        return tuple(stack(parts) for parts in zip(*items, strict=True))  # type: ignore[call-overload, return-value]
+        return tuple(_stack(parts) for parts in zip(*items, strict=True))
     if is_dataclass(first):
-        values = {f.name: stack([getattr(i, f.name) for i in items]) for f in fields(first)}
-        return type(first)(**values)  # type: ignore[return-value]
-    return items[0]
+        kind: Any = type(first)
+        return kind(**{f.name: _stack([getattr(i, f.name) for i in items]) for f in fields(first)})
+    return first
 
 
 def take(item: T, index: NDArray[np.intp]) -> T:
     """Return the cases at `index`; arrays of one case stand for all cases and are kept."""
-    value: Any = item
+    return cast(T, _take(item, index))
+
+
+def _take(value: Any, index: NDArray[np.intp]) -> Any:
     if isinstance(value, np.ndarray):
-        return value if value.shape[0] == 1 else value[index]  # type: ignore[return-value]
+        return value if value.shape[0] == 1 else value[index]
     if isinstance(value, Mapping):
-        return {key: take(v, index) for key, v in value.items()}  # type: ignore[return-value]
+        return {key: _take(v, index) for key, v in value.items()}
     if isinstance(value, tuple):
-        return tuple(take(v, index) for v in value)  # type: ignore[return-value]
+        return tuple(_take(v, index) for v in value)
     if is_dataclass(value):
-        return type(value)(**{f.name: take(getattr(value, f.name), index) for f in fields(value)})  # type: ignore[return-value]
-    return item
+        kind: Any = type(value)
+        return kind(**{f.name: _take(getattr(value, f.name), index) for f in fields(value)})
+    return value

@@ -9,9 +9,10 @@ import numpy as np
 from gnomon.errors import PlanError
 from gnomon.plan.arrays import Array, array
 from gnomon.plan.network import Network
-from gnomon.plan.rates import OPERAND_DTYPE, Rates, rates_of
+from gnomon.plan.rates import Rates, rates_of
 from gnomon.plan.sizes import ModelSizes
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
+from gnomon.spec.device_rates import operand_dtype
 from gnomon.spec.layout import SCHEDULES
 
 OPERAND_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
@@ -118,7 +119,7 @@ class Storage:
             framework_bytes=array(measured.framework_bytes if measured else stack.framework_bytes),
             compute_bytes=array(compute),
             stream_bytes=array(4.0 if wide else 2.0),
-            operand_bytes=array(OPERAND_BYTES[OPERAND_DTYPE.get(precision, precision)]),
+            operand_bytes=array(OPERAND_BYTES[operand_dtype(precision)]),
             weight_bytes=array(4.0 if wide else 2.0),
             gradient_bytes=array(4.0 if wide else stack.gradient_bytes),
             master_bytes=array(masters),

@@ -54,7 +54,8 @@ class Evaluation:
     @property
     def peak_memory_bytes(self) -> Array:
         """Peak bytes of the rank that needs the most."""
-        return np.maximum.reduce(list(self.stage_bytes.values()))
+        first, middle, last = self.stage_bytes.values()
+        return np.maximum(np.maximum(first, middle), last)
 
 
 class LayerTimes(NamedTuple):
@@ -96,7 +97,9 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         cases.split.pp,
         cases.split.vpp,
         cases.accumulation,
-        *(_stage_times(stage) for stage in stages),
+        _stage_times(stages[0]),
+        _stage_times(stages[1]),
+        _stage_times(stages[2]),
         stage_send_s(cases),
     )
     busiest, slowest_s = _slowest(stages)
@@ -167,7 +170,7 @@ def _stage_work(cases: Cases, work: LayerWork, state: StateWork, layer: LayerTim
     layers = getattr(state.layers, stage)
 
     def sum_(of_layer: Array, of_first: Array, of_last: Array) -> Array:
-        return layers * of_layer + first * of_first + last * of_last
+        return np.asarray(layers * of_layer + first * of_first + last * of_last)
 
     passes = {name: sum_(layer.passes[name], work.first.passes[name], work.last.passes[name]) for name in PASSES}
     host = sum_(layer.host, work.first.host, work.last.host)

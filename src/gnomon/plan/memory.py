@@ -13,6 +13,7 @@ import numpy as np
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
 from gnomon.plan.schedule import in_flight
+from gnomon.plan.sizes import PRODUCTS
 from gnomon.plan.stages import STAGES, shards, stage_layers, stage_parameters
 from gnomon.plan.traffic import FP32_BYTES
 
@@ -238,11 +239,9 @@ def cast_weights_bytes(cases: Cases, stage: str) -> Array:
     model, storage = cases.model, cases.storage
     layers = getattr(stage_layers(cases), stage)
     share = {"dense": model.dense_layers, "moe": model.moe_layers, "expert": model.moe_layers * model.experts}
-    from gnomon.plan.sizes import PRODUCTS
-
     layer = sum(
         (n * k * share.get(PRODUCTS[name][1], model.num_layers) / model.num_layers)
         for name, (n, k) in model.products.items()
     )
     head = ((cases.split.pp == 1) | (stage == "last")) * model.vocab * model.hidden
-    return storage.autocast * storage.compute_bytes * (layers * layer + head) / cases.split.tp
+    return np.asarray(storage.autocast * storage.compute_bytes * (layers * layer + head) / cases.split.tp)

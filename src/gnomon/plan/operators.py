@@ -46,7 +46,8 @@ def _embedding(cases: Cases) -> Iterator[Operator]:
     model, tp = cases.model, cases.split.tp
     elements = cases.tokens * model.hidden
     table = model.vocab * model.hidden / tp
-    term, place = "embedding_head_s", "first"
+    term: str = "embedding_head_s"
+    place: Place = "first"
     yield _memory(cases, "token embedding", term, "embedding", 1.0, elements, place=place)
     yield _memory(
         cases, "token embedding", term, "embedding_backward", 1.0, elements + table / 3.0, "backward", place=place
@@ -235,7 +236,8 @@ def _head(cases: Cases) -> Iterator[Operator]:
     hidden = cases.stream_tokens * model.hidden
     logits = cases.tokens * model.vocab / tp
     passes = 1.0 + model.mtp_layers
-    term, place = "embedding_head_s", "last"
+    term: str = "embedding_head_s"
+    place: Place = "last"
     for phase, kind in (("forward", model.norm), ("backward", f"{model.norm}_backward")):
         # the final norm is elementwise work like any other
         step: Phase = "forward" if phase == "forward" else "backward"
@@ -254,7 +256,8 @@ def _step(cases: Cases) -> Iterator[Operator]:
     """Yield what happens once per accumulation or optimizer step over the parameters that a rank holds or updates."""
     held, updated = held_parameters(cases), updated_parameters(cases)
     storage = cases.storage
-    add, place = "gradient_add", "accumulation"
+    add: str = "gradient_add"
+    place: Place = "accumulation"
     yield _memory(cases, "gradient accumulation", "elementwise_s", add, 1.0, held, "backward", place=place)
     wide = storage.weight_bytes == 4.0
     # fp32: the measured kernels; else read gradient, masters and moments, write masters, moments and weights

@@ -14,7 +14,6 @@ from gnomon.plan.explain import assumptions, sources
 from gnomon.plan.memory import activation_tensors
 from gnomon.plan.operator_rows import collective_rows, operator_rows
 from gnomon.plan.parameters import count_parameters
-from gnomon.plan.rates import OPERAND_DTYPE
 from gnomon.plan.schedule import in_flight
 from gnomon.plan.stages import STAGES, stage_layers, stage_parameters
 from gnomon.spec import ClusterSpec, Layout, MemoryBreakdown, ModelSpec, TimeBreakdown, Workload
@@ -31,7 +30,7 @@ def plan(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workl
     result = evaluate(cases)
     step_time_s, flops = float(result.step_time_s[0]), float(result.model_flops[0])
     tokens_per_s = workload.tokens_per_step / step_time_s
-    peak = _peak(cluster, workload)
+    peak = cluster.accelerator.peak(workload.precision)
     mfu = None if peak is None else flops / step_time_s / (peak * layout.num_ranks)
     stages = _stages(cases, result, cluster, layout)
     fullest = max(stages, key=lambda stage: stage.memory.total_bytes)
@@ -58,12 +57,6 @@ def plan(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workl
         sources=sources(cluster, layout, workload, stack),
         assumptions=assumptions(model, cluster, layout, workload, stack),
     )
-
-
-def _peak(cluster: ClusterSpec, workload: Workload) -> float | None:
-    """Return the dense peak of the dtype of a product's operands; None when it is unknown."""
-    dtype = OPERAND_DTYPE.get(workload.precision, workload.precision)
-    return next((peak for name, peak in cluster.accelerator.peak_flops.items() if name == dtype), None)
 
 
 def _computed_share(result: Evaluation, layout: Layout) -> float:

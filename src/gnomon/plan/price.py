@@ -79,9 +79,7 @@ def work_at(priced: Iterable[PricedOperator], place: Place) -> Work:
         host = host + item.launch_s
         backward = backward + item.launch_s * (operator.phase == "backward")
         stalls = stalls + np.maximum(item.launch_s - item.device_s, 0.0)
-    return Work(
-        passes=passes, terms=terms, attention=attention, host=host, host_backward=backward, stalls=stalls
-    )
+    return Work(passes=passes, terms=terms, attention=attention, host=host, host_backward=backward, stalls=stalls)
 
 
 def total(arrays: Iterable[Array]) -> Array:

@@ -13,9 +13,9 @@ from gnomon.plan.arrays import Array, array
 from gnomon.plan.operator import Operator
 from gnomon.plan.traffic import memory_key
 from gnomon.spec import ClusterSpec, Efficiency
+from gnomon.spec.device_rates import operand_dtype
 
 Curve = TypeVar("Curve")
-OPERAND_DTYPE = {"mxfp8": "fp8", "nvfp4": "fp4"}
 # rows and columns of a tile, and its rate over the largest's: what is loaded per multiply-add grows as tiles shrink
 TILES = ((256.0, 128.0, 1.0), (128.0, 256.0, 1.0), (128.0, 128.0, 0.95), (128.0, 64.0, 0.8), (64.0, 64.0, 0.65))
 ALIGNMENT_ELEMENTS = 8.0  # 16 bytes of 16-bit elements: NVIDIA, Matrix Multiplication Background User's Guide
@@ -115,23 +115,17 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
         return MeasuredRates(efficiency=cluster.efficiency)
     device, rates = cluster.accelerator, cluster.rates
     assert rates is not None
-    operand = OPERAND_DTYPE.get(precision, precision)
+    operand = operand_dtype(precision)
     wide = "bf16" if precision in SIXTEEN_BIT and precision != "fp16" else operand
-    for dtype in (operand, wide):
-        if dtype not in device.peak_flops or dtype not in rates.matmul:
-            known = sorted(set(device.peak_flops) & set(rates.matmul))
-            raise PlanError(
-                f"The {dtype} peak of '{device.name}' or the rate that it achieves is unknown; "
-                f"known: {known or 'none'}. "
-                "Choose another precision, or measure the machine with gnomon calibrate."
-            )
+    achieved = {dtype: _achieved(cluster, dtype) for dtype in (operand, wide)}
     if device.memory_bandwidth_bytes_per_s is None:
         raise PlanError(f"The memory bandwidth of '{device.name}' is unknown. Measure it with gnomon calibrate.")
     clock = _clock(device.tdp_w, rates.reference_power_w)
+    attention = rates.share("attention", wide)
     return GenericRates(
-        matmul_flops=array(device.peak_flops[operand] * rates.matmul[operand] * clock),
-        head_flops=array(device.peak_flops[wide] * rates.matmul[wide] * clock),
-        attention_flops=array(device.peak_flops[wide] * rates.attention.get(wide, rates.matmul[wide])),
+        matmul_flops=array(achieved[operand] * clock),
+        head_flops=array(achieved[wide] * clock),
+        attention_flops=array(achieved[wide] if attention is None else attention * (device.peak(wide) or 0.0)),
         bandwidth=array(device.memory_bandwidth_bytes_per_s * rates.memory),
         units=array(device.num_compute_units or 0.0),
         half_depth=array(rates.half_depth),
@@ -139,6 +133,19 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
         alignment=array(ALIGNMENT_ELEMENTS),
         kernel_s=array(rates.kernel_s),
     )
+
+
+def _achieved(cluster: ClusterSpec, dtype: str) -> float:
+    """Return the FLOP/s of large products; raise PlanError when peak or share are unknown."""
+    device, rates = cluster.accelerator, cluster.rates
+    peak, share = device.peak(dtype), rates.share("matmul", dtype) if rates else None
+    if peak is None or share is None:
+        known = [name for name in device.peak_flops if rates and rates.share("matmul", name)]
+        raise PlanError(
+            f"The {dtype} peak of '{device.name}' or the rate that it achieves is unknown; known: {known or 'none'}. "
+            "Choose another precision, or measure the machine with gnomon calibrate."
+        )
+    return peak * share
 
 
 def _clock(power_w: float | None, reference_w: float | None) -> float:

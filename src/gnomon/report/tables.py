@@ -182,7 +182,7 @@ def _sources(inputs: ReportInputs) -> Table:
 
 def _peak_source(estimate: Estimate) -> list[tuple[str, str]]:
     precision = estimate.workload.precision
-    peak = estimate.cluster.accelerator.peak_flops.get(precision)
+    peak = estimate.cluster.accelerator.peak(precision)
     if peak is None:
         return [("peak FLOP/s", f"unknown for {precision}; there is no MFU")]
     return [

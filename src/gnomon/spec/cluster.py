@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, Po
 from gnomon.errors import SpecError
 from gnomon.spec._noun import FrozenMap, Noun
 from gnomon.spec.curves import Efficiency
-from gnomon.spec.device_rates import DeviceRates, Dtype
+from gnomon.spec.device_rates import DeviceRates, Dtype, operand_dtype
 from gnomon.units import parse_bytes
 
 
@@ -42,6 +42,11 @@ class AcceleratorSpec(Noun):
     )
     source: str = ""
     notes: str = ""
+
+    def peak(self, precision: str) -> float | None:
+        """Return the dense peak of the operands of a precision (fp8 for mxfp8); None when it is unknown."""
+        dtype = operand_dtype(precision)
+        return next((flops for name, flops in self.peak_flops.items() if name == dtype), None)
 
 
 class NetworkTier(Noun):

@@ -12,6 +12,11 @@ Dtype = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "int8"]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
+def operand_dtype(precision: str) -> str:
+    """Return the dtype that a product's operands have in a precision."""
+    return {"mxfp8": "fp8", "nvfp4": "fp4"}.get(precision, precision)
+
+
 class DeviceRates(Noun):
     """Constants for planning without a measurement; `gnomon calibrate` replaces them by measured curves.
 
@@ -35,3 +40,8 @@ class DeviceRates(Noun):
     )
     kernel_s: NonNegativeFloat = Field(default=0.0, description="device seconds between two kernels")
     sources: FrozenMap[str, str] = Field(default_factory=dict)
+
+    def share(self, kind: Literal["matmul", "attention"], dtype: str) -> float | None:
+        """Return the achieved share of the peak of a dtype; None when it is unknown."""
+        shares: FrozenMap[Dtype, Fraction] = getattr(self, kind)
+        return next((share for name, share in shares.items() if name == dtype), None)

@@ -79,7 +79,7 @@ def _planned_settings(estimate: Estimate) -> dict[str, Any]:
         "model": estimate.model.to_mapping(),
         "layout": estimate.layout.to_mapping(),
         "workload": estimate.workload.to_mapping(),
-        "peak_flops": estimate.cluster.accelerator.peak_flops.get(estimate.workload.precision),
+        "peak_flops": estimate.cluster.accelerator.peak(estimate.workload.precision),
     }
 
 

@@ -86,13 +86,13 @@ def cluster_of(row: Row) -> ClusterSpec:
     except CatalogError as error:
         raise PlanError(str(error)) from None
     if cluster.accelerator.name != accelerator:
-        tiers = [tier.to_mapping() for tier in cluster.tiers]
+        described = [tier.to_mapping() for tier in cluster.tiers]
         cluster = cluster_from_mapping(
             {
                 "name": cluster.name,
                 "accelerator": accelerator,
                 "accelerators_per_node": cluster.accelerators_per_node,
-                "tiers": tiers,
+                "tiers": described,
             }
         )
     per_node = integer(row, "accel_per_node") or cluster.accelerators_per_node

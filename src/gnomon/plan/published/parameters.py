@@ -18,7 +18,7 @@ from gnomon.plan.cases import Cases
 from gnomon.plan.network import NUM_TIERS
 from gnomon.plan.published.priors import prior_of
 from gnomon.plan.published.rows import Problem
-from gnomon.plan.rates import OPERAND_DTYPE
+from gnomon.spec.device_rates import operand_dtype
 
 SIXTEEN_BIT = ("bf16", "fp16")
 TIERS = tuple(f"network.bandwidth.{tier}" for tier in range(NUM_TIERS))
@@ -202,7 +202,7 @@ def _reads(problem: Problem, constant: Constant, path: str) -> bool:
 def _dtype(problem: Problem, path: str) -> str:
     """Return the dtype of layers' products, or of head and attention, which stay in 16 bits below that."""
     precision = problem.workload.precision
-    operand = OPERAND_DTYPE.get(precision, precision)
+    operand = operand_dtype(precision)
     return "bf16" if path != "rates.matmul_flops" and operand in ("fp8", "fp4") else operand
 
 

@@ -16,8 +16,8 @@ from gnomon.plan.published.columns import configuration, integer, number, text
 from gnomon.plan.published.conventions import OURS, TokenFlops, convention_of
 from gnomon.plan.published.memory_kinds import MemoryKind, memory_kind
 from gnomon.plan.published.rows import Problem, problem_of
-from gnomon.plan.rates import OPERAND_DTYPE
 from gnomon.plan.schedule import SCHEDULES, supported
+from gnomon.spec.device_rates import operand_dtype
 
 Row = Mapping[str, Any]
 NOT_CONFIGURATION = ("id", "config_group", "grade", "missing", "split")
@@ -191,7 +191,7 @@ def _prediction(row: Row, prepared: Prepared, time: float, memory: float, flops:
     tokens = float((integer(row, "gbs") or workload.global_batch) * workload.seq_len)
     stated = number(row, "peak_tflops_used")
     peaks = {str(dtype): peak for dtype, peak in problem.cluster.accelerator.peak_flops.items()}
-    peak = stated * 1e12 if stated else peaks[OPERAND_DTYPE.get(workload.precision, workload.precision)]
+    peak = stated * 1e12 if stated else peaks[operand_dtype(workload.precision)]
     rate = tokens / (time * ranks)
     convention = convention_of(text(row, "flop_convention")) or OURS
     return Prediction(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gnomon.plan.schedules.case import Array, Case, largest
 from gnomon.plan.schedules.program import Kind, Operation, Program, Vee, downstream
@@ -83,7 +84,10 @@ def with_weights(pp: int, orders: list[Order], limit: int) -> list[Program]:
     """Return the orders with weight gradients, placed by executing them in slots of equal length."""
     ranks = [_Slots(rank, order, limit) for rank, order in enumerate(orders)]
     placement = Vee(pp)
-    inputs = {"F": {(r, c): placement.upstream(r, c) for r in range(pp) for c in (0, 1)}, "B": downstream(placement)}
+    inputs: dict[str, Any] = {
+        "F": {(r, c): placement.upstream(r, c) for r in range(pp) for c in (0, 1)},
+        "B": downstream(placement),
+    }
     done: set[tuple[int, Operation]] = set()
 
     def ready(rank: int, op: Operation) -> bool:

@@ -63,15 +63,23 @@ def _duration(case: Case, depth: int) -> Duration:
     first_ends = np.maximum(reached + drain, first_waits + (m - put_off) * first.forward)
     last_ends = np.maximum(reached + put_off * last.backward_weight, fill + m * last.total)
     total, own = largest(first_ends, last_ends), largest(first_ends, last_ends - fill)
-    bend = (m - 1) / depth  # ranks beyond it put off all their weight gradients
-    for rank in (1.0, p - 2, np.floor(bend), np.ceil(bend), np.floor(p - 1 - bend), np.ceil(p - 1 - bend)):
-        r = np.clip(rank, 1, np.maximum(p - 2, 1))
-        later = np.maximum(m - 1 - depth * (p - 1 - r), 0)
-        waits = turn + (p - 2 - r) * b + (p - 1 - r) * c + later * middle.forward + m * (b + w)
-        drains = reached + (p - 1 - r) * (b + c) + np.minimum(depth * r + 1, m) * w
-        ends = when(p > 2, np.maximum(waits, drains))
+    inside = p > 2
+
+    def end_on(rank: Array, ends: Array) -> None:
+        nonlocal total, own
+        ends = when(inside, ends)
         total = np.maximum(total, ends)
-        own = np.maximum(own, ends - first.forward - (r - 1) * middle.forward - r * c)
+        own = np.maximum(own, ends - first.forward - (rank - 1) * middle.forward - rank * c)
+
+    # a middle rank: its last micro-batches wait for its first (longest next to an end), or its weight gradients remain
+    # (longest where all of them are put off, or next to the first rank)
+    one, beyond = np.ones_like(p), np.maximum(p - 2, 1)
+    for r in (one, beyond):
+        later = np.maximum(m - 1 - depth * (p - 1 - r), 0)
+        end_on(r, turn + (p - 2 - r) * b + (p - 1 - r) * c + later * middle.forward + m * (b + w))
+    bend = (m - 1) / depth
+    for r in (one, np.clip(np.floor(bend), 1, beyond), np.clip(np.ceil(bend), 1, beyond)):
+        end_on(r, reached + (p - 1 - r) * (b + c) + np.minimum(depth * r + 1, m) * w)
     return Duration(total, own)
 
 

@@ -135,7 +135,7 @@ def bandwidth_of(estimate: Estimate) -> float | None:
 
 def peak_of(estimate: Estimate) -> float | None:
     """Return the device's peak in FLOP/s at the precision of the workload."""
-    return estimate.cluster.accelerator.peak_flops.get(estimate.workload.precision)
+    return estimate.cluster.accelerator.peak(estimate.workload.precision)
 
 
 def _draw_roof(figure: Figure, estimate: Estimate, intensities: list[float], scale: float) -> None:
