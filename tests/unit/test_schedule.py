@@ -68,6 +68,6 @@ def test_megatron_hides_the_transfers_of_steady_interleaved_1f1b():
 
 
 def test_a_combination_that_cannot_run_is_named():
-    with pytest.raises(PlanError, match="'1f1b' cannot run with pp=4, vpp=2 and 6 micro-batches.*multiple of pp"):
+    with pytest.raises(PlanError, match=r"'1f1b' cannot run with pp=4, vpp=2 and 6 micro-batches.*multiple of pp"):
         cost("1f1b", 4, 6, vpp=2)
     assert supported(SCHEDULES.index("1f1b"), 4, [1, 2], 6).tolist() == [True, False]

@@ -18,7 +18,7 @@ from gnomon.plan.schedules.case import Array, Case, ClosedForm, StageTimes
 
 __all__ = ["SCHEDULES", "PipelineCost", "StageTimes", "in_flight", "pipeline_cost", "schedule_index", "supported"]
 
-_BLOCK = 4096  # cases evaluated together: their intermediate arrays stay in the cache
+_BLOCK = 16384  # cases evaluated together: their intermediate arrays stay in the cache
 Integers = NDArray[np.int64]
 
 

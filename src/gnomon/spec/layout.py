@@ -44,9 +44,10 @@ class Layout(Noun):
     def _check(self) -> Self:
         replicas = self.dp * self.cp * self.tp
         if replicas % (self.ep * self.expert_tp):
+            choices = [d for d in range(1, min(replicas, 1024) + 1) if replicas % (d * self.expert_tp) == 0]
             raise ValueError(
                 f"ep={self.ep} x expert_tp={self.expert_tp} does not divide dp x cp x tp = {replicas}; "
-                f"choose ep from {[d for d in range(1, min(replicas, 1024) + 1) if replicas % (d * self.expert_tp) == 0]}"
+                f"choose ep from {choices}"
             )
         if self.vpp > 1 and self.pp == 1:
             raise ValueError(f"vpp={self.vpp} needs a pipeline, but pp=1; set pp > 1 or vpp=1")
