@@ -52,12 +52,15 @@ def command(
 ) -> None:
     """Predict step time, memory and MFU of a training step, and say where each number comes from."""
     from gnomon.config import load_config, require_values, to_plain
+    from gnomon.plan.alternatives import nearest_fitting
     from gnomon.plan.planner import plan
     from gnomon.spec.resolve import resolve_inputs
 
     loaded = load_config(config, overrides or [])
     require_values(loaded)
     estimate = plan(*resolve_inputs(to_plain(loaded)))
+    if estimate.fits is False:
+        estimate = estimate.model_copy(update={"alternatives": nearest_fitting(estimate, plan)})
     if as_json:
         print_json(estimate)
     else:

@@ -37,6 +37,10 @@ _MEMORY_SOURCES = {
 def render_estimate(estimate: Estimate, operators: int = 0) -> RenderableType:
     """Return the headline, the time and memory terms and, if asked, the `operators` slowest operators."""
     parts: list[RenderableType] = [headline_table(estimate), time_table(estimate), memory_table(estimate)]
+    if len(estimate.stages) > 1:
+        parts.append(stage_table(estimate))
+    if estimate.alternatives:
+        parts.append(alternative_table(estimate))
     if operators:
         parts.append(operator_table(estimate, operators))
     return Group(*parts)
@@ -84,6 +88,33 @@ def memory_table(estimate: Estimate) -> Table:
     total = estimate.memory.total_bytes
     for term, size in estimate.memory.as_dict().items():
         table.add_row(MEMORY_TERMS[term], format_bytes(size), format_percent(size / total), _MEMORY_SOURCES[term])
+    return table
+
+
+def stage_table(estimate: Estimate) -> Table:
+    """Return the peak memory of each kind of pipeline stage."""
+    table = _table("Pipeline stages", "stage", "layers", "parameters", "in flight", "peak memory", "fits")
+    for stage in estimate.stages:
+        fits = "unknown" if stage.fits is None else "yes" if stage.fits else "no"
+        table.add_row(
+            stage.name,
+            f"{stage.num_layers:g}",
+            format_count(stage.num_parameters),
+            f"{stage.micro_batches_in_flight:g}",
+            format_bytes(stage.memory.total_bytes),
+            fits,
+            "one rank of the stage",
+        )
+    return table
+
+
+def alternative_table(estimate: Estimate) -> Table:
+    """Return the nearest layouts that fit."""
+    table = _table("What would fit", "change", "step time", "peak memory")
+    for other in estimate.alternatives:
+        changes = ", ".join(f"{name} {value}" for name, value in other.changes.items())
+        memory = format_bytes(other.peak_memory_bytes)
+        table.add_row(changes, format_seconds(other.step_time_s), memory, "the same ranks and batch")
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnomon.plan.schedules.case import Case, ClosedForm, Duration, largest, when
+from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration, largest, when
 from gnomon.plan.schedules.program import Program
 from gnomon.plan.schedules.v_shape import fold, repeated, slowest_folded_s
 
@@ -41,14 +41,25 @@ def _duration(case: Case) -> Duration:
     forth = first.total + m * (last.f + last.b + 2 * (f + b)) + pair
     back = first.f + 2 * f + m * (last.f + last.b + 2 * b + first.b + first.w) + pair
     two_first = m * (first.total + last.total) + 2 * (f + b) - last.w + 4 * c
-    total = np.where(p == 2, largest(forth, back, two_first), largest(waiting, on_first))
+    # the weight gradients are so long that nothing waits
+    spread = 3 * np.abs(f - b)
+    busy = 2 * (m - 1) * middle.total + (2.25 * p + 1) * (f + b) - (p / 2 - 2) * w + spread + 2 * (m + p) * c
+    busy = busy + first.total + last.total - 2 * middle.total
+    total = np.where(p == 2, largest(forth, back, two_first), largest(waiting, on_first, busy))
     return Duration(total, total)
+
+
+def _in_flight(p: Array, v: Array, m: Array, rank: Array) -> Array:
+    """Return the peak of the building block; where p = 3k + 2 its gaps leave every third rank less to hold."""
+    most = np.floor((p + 4) / 3)
+    gaps = (p % 3 == 2) & (rank % 3 == 0)
+    return np.minimum(most - np.where(gaps, np.where(rank == 0, 0.5, 1.0), 0.0), m)
 
 
 V_MIN = ClosedForm(
     duration=_duration,
     slowest_s=slowest_folded_s,
-    in_flight=lambda p, v, m, rank: np.minimum(np.floor((p + 4) / 3), m) + 0.0 * rank,
+    in_flight=_in_flight,
     supported=lambda p, v, m: (v <= 2) & ((m >= 2 * p) | (p == 1)),
     needs="vpp of 1 or 2, and two micro-batches for each stage",
 )

@@ -59,27 +59,28 @@ def _duration(case: Case, depth: int) -> Duration:
         at_last.append(when(m > 1, np.where(m > p, steady, short)) + first.backward_weight - drain)
 
     reached = largest(*at_last)
+    # or it stays on the rank before the last, from where it goes on to the first
+    turned_back = np.maximum(m - depth - 1, 0) * middle.forward + (m - 1) * b
+    before = turn + turned_back + np.maximum(m - 1 - depth * (p - 2), 0) * w
+    onward = np.maximum(reached, when(p > 2, before))
     first_waits = turn + (p - 2) * b + (p - 1) * c + m * (first.backward_input + first.backward_weight)
-    first_ends = np.maximum(reached + drain, first_waits + (m - put_off) * first.forward)
+    first_ends = np.maximum(onward + drain, first_waits + (m - put_off) * first.forward)
     last_ends = np.maximum(reached + put_off * last.backward_weight, fill + m * last.total)
     total, own = largest(first_ends, last_ends), largest(first_ends, last_ends - fill)
-    inside = p > 2
-
-    def end_on(rank: Array, ends: Array) -> None:
-        nonlocal total, own
-        ends = when(inside, ends)
-        total = np.maximum(total, ends)
-        own = np.maximum(own, ends - first.forward - (rank - 1) * middle.forward - rank * c)
 
     # a middle rank: its last micro-batches wait for its first (longest next to an end), or its weight gradients remain
     # (longest where all of them are put off, or next to the first rank)
-    one, beyond = np.ones_like(p), np.maximum(p - 2, 1)
+    one, beyond, bend = np.ones_like(p), np.maximum(p - 2, 1), (m - 1) / depth
+    chains = []
     for r in (one, beyond):
         later = np.maximum(m - 1 - depth * (p - 1 - r), 0)
-        end_on(r, turn + (p - 2 - r) * b + (p - 1 - r) * c + later * middle.forward + m * (b + w))
-    bend = (m - 1) / depth
-    for r in (one, np.clip(np.floor(bend), 1, beyond), np.clip(np.ceil(bend), 1, beyond)):
-        end_on(r, reached + (p - 1 - r) * (b + c) + np.minimum(depth * r + 1, m) * w)
+        chains.append((r, turn + (p - 2 - r) * b + (p - 1 - r) * c + later * middle.forward + m * (b + w)))
+    for r in (one, np.clip(np.floor(bend), one, beyond), np.clip(np.ceil(bend), one, beyond)):
+        chains.append((r, onward + (p - 1 - r) * (b + c) + np.minimum(depth * r + 1, m) * w))
+    for r, chain in chains:
+        ends = when(p > 2, chain)
+        total = np.maximum(total, ends)
+        own = np.maximum(own, ends - first.forward - (r - 1) * middle.forward - r * c)
     return Duration(total, own)
 
 
