@@ -34,6 +34,15 @@ _MEMORY_SOURCES = {
 }
 
 
+_STACK_MEMORY_SOURCES = {
+    "weights_bytes": "bytes per parameter of the stack, over what shards them",
+    "gradients_bytes": "bytes per parameter of the stack, over what shards them",
+    "optimizer_bytes": "masters and moments, over what shards them",
+    "communication_bytes": "weights that are gathered at one time",
+    "framework_bytes": "context, libraries and allocator reserve of the stack",
+}
+
+
 def render_estimate(estimate: Estimate, operators: int = 0) -> RenderableType:
     """Return the headline, the time and memory terms and, if asked, the `operators` slowest operators."""
     parts: list[RenderableType] = [headline_table(estimate), time_table(estimate), memory_table(estimate)]
@@ -86,8 +95,10 @@ def memory_table(estimate: Estimate) -> Table:
     """Return the terms of the peak memory."""
     table = _table("Peak memory per rank", "term", "bytes", "share")
     total = estimate.memory.total_bytes
+    own = estimate.workload.stack == "gnomon" and not estimate.layout.zero_stage
+    sources = _MEMORY_SOURCES if own else {**_MEMORY_SOURCES, **_STACK_MEMORY_SOURCES}
     for term, size in estimate.memory.as_dict().items():
-        table.add_row(MEMORY_TERMS[term], format_bytes(size), format_percent(size / total), _MEMORY_SOURCES[term])
+        table.add_row(MEMORY_TERMS[term], format_bytes(size), format_percent(size / total), sources[term])
     return table
 
 
