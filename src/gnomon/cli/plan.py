@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from gnomon.cli import plan_cost, plan_fit, plan_inference, plan_search, plan_validate
 from gnomon.cli._output import free_path, print_json
+
+if TYPE_CHECKING:
+    from gnomon.plan.estimate import Estimate
 
 ESTIMATE = "estimate"
 
@@ -48,7 +51,10 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Folder for estimate.json.", show_default="current")
     ] = None,
     operators: Annotated[int, typer.Option("--operators", min=0, help="Show this many of the slowest operators.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an estimate.json that exists.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page with pictures to this file.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Predict step time, memory and MFU of a training step, and say where each number comes from."""
     from gnomon.config import load_config, require_values, to_plain
@@ -71,9 +77,29 @@ def command(
         Console().print(render_estimate(estimate, operators))
     if output is not None or not as_json:
         wanted = (output or Path()) / "estimate.json"
-        written = estimate.save(free_path(wanted, force))
-        kept = "" if written == wanted else f" ({wanted} exists and was kept; --force overwrites it)"
-        typer.echo(f"Estimate written to {written}{kept}", err=as_json)
+        _say(estimate.save(free_path(wanted, force)), wanted, "Estimate", as_json)
+    if html is not None:
+        _say(_write_page(estimate, free_path(html, force)), html, "Page", as_json)
+
+
+def _write_page(estimate: Estimate, path: Path) -> Path:
+    """Write the page of an estimate, with the layouts that a search of the same ranks finds."""
+    from gnomon.errors import GnomonError
+    from gnomon.plan.search import search
+    from gnomon.report.plan_page import render_plan_page
+
+    ranks = estimate.layout.num_ranks
+    try:
+        found = search(estimate.model, estimate.cluster, estimate.workload, accelerators=[ranks], top=1)
+    except GnomonError:
+        found = None  # one rank, say, leaves nothing to search
+    path.write_text(render_plan_page(estimate, found), encoding="utf-8")
+    return path
+
+
+def _say(written: Path, wanted: Path, what: str, as_json: bool) -> None:
+    kept = "" if written == wanted else f" ({wanted} exists and was kept; --force overwrites it)"
+    typer.echo(f"{what} written to {written}{kept}", err=as_json)
 
 
 app.command("search")(plan_search.command)

@@ -63,7 +63,8 @@ def build_panels(inputs: ReportInputs, content: Content) -> dict[str, Panel]:
     return {panel.key: panel for panel in panels if panel is not None}
 
 
-def _panel(key: str, title: str, caption: str, figure: Figure) -> Panel:
+def make_panel(key: str, title: str, caption: str, figure: Figure) -> Panel:
+    """Return a figure of the page with the legend that its traces need."""
     entries = [_legend_entry(trace) for trace in figure.data if trace.name and trace.showlegend is not False]
     return Panel(key=key, title=title, caption=caption, figure=json.loads(figure.to_json()), legend=tuple(entries))
 
@@ -82,14 +83,14 @@ def _waterfall(inputs: ReportInputs, content: Content) -> Panel | None:
     figure = figures.waterfall(inputs.comparison)
     if figure.layout.xaxis.range[0] > 0:
         caption += " The axis is cut to show the differences, so compare the bars' ends, not their lengths."
-    panel = _panel("waterfall", "From predicted to measured", caption, figure)
+    panel = make_panel("waterfall", "From predicted to measured", caption, figure)
     return replace(panel, legend=WATERFALL_LEGEND)
 
 
 def _time_bars(inputs: ReportInputs, content: Content) -> Panel | None:
     sides = "Predicted and measured time of each term" if inputs.comparison else "Time of each term"
     caption = f"{sides}, on one rank; they add up to the step time. Terms that are zero are left out."
-    return _panel("time", "Time of one step, term by term", caption, figures.time_bars(content.time))
+    return make_panel("time", "Time of one step, term by term", caption, figures.time_bars(content.time))
 
 
 def _memory_bars(inputs: ReportInputs, content: Content) -> Panel | None:
@@ -103,7 +104,7 @@ def _memory_bars(inputs: ReportInputs, content: Content) -> Panel | None:
         )
     elif capacity is None:
         caption += " The memory of the device is unknown."
-    return _panel("memory", "Peak memory, term by term", caption, figures.memory_bars(content.memory, capacity))
+    return make_panel("memory", "Peak memory, term by term", caption, figures.memory_bars(content.memory, capacity))
 
 
 def _loss(inputs: ReportInputs, content: Content) -> Panel | None:
@@ -115,7 +116,7 @@ def _loss(inputs: ReportInputs, content: Content) -> Panel | None:
         f"{loss_words(inputs)} The dotted line is a guess that gives every token the same probability: "
         "a model that learns lies below it."
     )
-    return _panel("loss", "Loss", caption.strip(), figures.loss_curve(inputs.metrics, vocab_size))
+    return make_panel("loss", "Loss", caption.strip(), figures.loss_curve(inputs.metrics, vocab_size))
 
 
 def _step_times(inputs: ReportInputs, content: Content) -> Panel | None:
@@ -130,7 +131,7 @@ def _step_times(inputs: ReportInputs, content: Content) -> Panel | None:
     limit = figures.step_time_limit([1e3 * time for time in times], predicted)
     if 1e3 * max(times) > limit:
         caption += f" The slowest point, {format_seconds(max(times))}, lies above the chart."
-    return _panel(
+    return make_panel(
         "step_times", "Step time over the run", caption, figures.step_times(inputs.metrics, predicted, measured)
     )
 
@@ -155,7 +156,7 @@ def _roofline(inputs: ReportInputs, content: Content) -> Panel | None:
         f"The points make {format_percent(shown_s / total_s)} of the planned operator time; operators that only move "
         "data have no place here."
     )
-    return _panel("roofline", "Planned operators under the roofline", caption, figures.roofline(estimate))
+    return make_panel("roofline", "Planned operators under the roofline", caption, figures.roofline(estimate))
 
 
 def _top_operators(inputs: ReportInputs, content: Content) -> Panel | None:
@@ -165,7 +166,7 @@ def _top_operators(inputs: ReportInputs, content: Content) -> Panel | None:
     shown = figures.top_operators(measurement)
     share = _share_of_longest(inputs)
     caption = f"The longest operators of the framework in one step{share}. Colours are the terms they count towards."
-    return _panel("operators", "Longest measured operators", caption, shown)
+    return make_panel("operators", "Longest measured operators", caption, shown)
 
 
 def _share_of_longest(inputs: ReportInputs) -> str:

@@ -30,7 +30,8 @@ def _duration(case: Case) -> Duration:
     short = p <= 3
     few = np.where(short, 0.0, w)
     fewer = np.floor((p - 1) / 2)
-    cycles = np.maximum(np.floor(p / 2) - 1, 1)
+    half = np.floor(p / 2)
+    cycles = np.maximum(half - 1, 1)
     once = first.total + last.total - 2 * middle.total  # what one micro-batch needs beyond a middle one
     sends = (5 * p - 9 + gap) * c
 
@@ -38,9 +39,9 @@ def _duration(case: Case) -> Duration:
     end_b, end_f, end_w = first.b + last.b - 2 * b, first.f + last.f - 2 * f, last.w - w
     hidden = np.maximum(few + 2 * c, few / cycles + (4 - 2 / cycles) * c)
     backwards = (2 * p + 3 * gap) * f + (2 * p - 4 - gap) * b + np.where(short, 1.0, -(p + 1 + gap) / 2) * w + sends
-    backwards = backwards + m * (4 * b + hidden + gap * np.maximum(0.0, end_b))
+    backwards = backwards + m * (4 * b + hidden) + gap * (m - half + 1) * np.maximum(0.0, end_b)
     forwards = (2 * p - 4) * f + (2 * p + gap) * b - p * w + sends
-    forwards = forwards + m * (4 * f + (2 - two) * w + 2 * c + gap * np.maximum(0.0, end_f + end_w))
+    forwards = forwards + m * (4 * f + (2 - two) * w + 2 * c) + gap * (m - p + 1) * np.maximum(0.0, end_f + end_w)
     # all passes of a middle rank, and all of rank 0
     busy = 2 * m * middle.total + (np.where(short, 0.0, m) + 3 * p) * c
     busy_early = busy + (p + 2) * f + (2 * p - 5) * b

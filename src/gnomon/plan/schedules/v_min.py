@@ -26,26 +26,34 @@ def _duration(case: Case) -> Duration:
     first, middle, last = fold(case)
     f, b, w = middle.f, middle.b, middle.w
     thirds = np.maximum(np.floor(p / 3), 1)
-    gap = np.where(p % 3 == 0, 1.0, 0.0)
+    gap = p % 3 == 0  # the slots that keep passes apart
     end_f, end_b = first.f + last.f, first.b + last.b
     once = 2 * (p - 1) * (f + b) + end_f + end_b + w + 4 * (p - 1) * c
-    once = once + gap * largest(f, 4 * f - 2 * b, 4 * b - 2 * f)
-    within = 6 * np.maximum(f, b) + (6 - 2 / thirds) * c
+    # the others wait for one another in passes of one kind, or where they turn round at the head
+    sends = (6 - 2 / thirds) * c
+    in_backwards = np.maximum(6 * b + sends, np.where(gap, 4 * (b + c) + end_b, 0.0))
+    in_forwards = np.maximum(6 * f + sends, np.where(gap, 4 * (f + c) + end_f, 0.0))
     turning = last.f + last.b + 2 * (f + b) + 4 * c
-    ends = 4 * c + np.maximum(4 * f + end_f, 4 * b + end_b)
-    waiting = once + (m - 1) * largest(within, turning, when(p % 3 == 0, ends))
-    on_first = m * (first.total + last.total) + (2 * p + 2) * (f + b + 2 * c)
-    on_first = on_first - thirds * (first.f + first.b) - (thirds + 1) * (first.w + last.w)
+    around = last.f + end_b + 2 * b + first.w + 2 * c  # a weight gradient of rank 0 among backwards
+    waiting = largest(
+        (m - 1) * in_backwards + np.where(gap, np.maximum(f, 4 * f - 2 * b), 0.0),
+        (m - 1) * in_forwards + np.where(gap, np.maximum(w + 2 * b - f, 4 * b - 2 * f), 0.0),
+        when(~gap, (m - 1) * turning),
+        when(p % 3 == 2, (m - 1) * around + 2 * b - last.f - w + 4 * c),
+    )
+    # or the weight gradients are so long that nothing waits
+    put_off = np.floor(p / 2)
+    busy = 2 * (m - 1) * middle.total + end_f + end_b + first.w + last.w + 2 * (m + p) * c
+    busy = busy + (4 * p - 5 + put_off) / 2 * (f + b) - put_off * w
+    busy = busy + 1.5 * np.floor((p - 1) / 3) * np.abs(f - b)
+    on_first = m * (first.total + last.total) + 2 * p * (f + b) - 2 * first.w - 3 * last.w + 4 * (p + 1) * c
+    on_first = on_first - thirds * (first.f + first.b - f - b)
     # two ranks
     pair = 2 * (m + 1) * c
-    forth = first.total + m * (last.f + last.b + 2 * (f + b)) + pair
-    back = first.f + 2 * f + m * (last.f + last.b + 2 * b + first.b + first.w) + pair
+    forth = first.total + m * (turning - 4 * c) + pair
+    back = first.f + 2 * f + m * (around - 2 * c) + pair
     two_first = m * (first.total + last.total) + 2 * (f + b) - last.w + 4 * c
-    # the weight gradients are so long that nothing waits
-    spread = 3 * np.abs(f - b)
-    busy = 2 * (m - 1) * middle.total + (2.25 * p + 1) * (f + b) - (p / 2 - 2) * w + spread + 2 * (m + p) * c
-    busy = busy + first.total + last.total - 2 * middle.total
-    total = np.where(p == 2, largest(forth, back, two_first), largest(waiting, on_first, busy))
+    total = np.where(p == 2, largest(forth, back, two_first), largest(once + waiting, busy, on_first))
     return Duration(total, total)
 
 
