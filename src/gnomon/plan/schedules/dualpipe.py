@@ -82,16 +82,19 @@ def _duration(case: Case) -> Duration:
     f, b, w = middle.forward, middle.backward_input, middle.backward_weight
     inner, half = p / 2 - 1, m / 2
     both_ends = first.total + last.total
-    once = both_ends - 2 * middle.total  # what the ends add to a chain that passes them once
+    # a chain that goes round all ranks meets the ends once every p micro-batches, or once if they are fast
+    slower = both_ends - 2 * middle.total
+    last_trip = first.forward - f + last.backward_weight - w
+    round_trips = np.where(slower > 0, slower * m / p - last_trip, slower)
     hop = (p - 1) * c
     sends = (4 * inner + m * (p - 1) / p) * c
     shape = largest(f + 2 * b - w, f + b - c, 2 * (f - c)) * inner  # what the ramps add to an equal share of all passes
-    even = m * middle.total + once + shape + sends
+    even = m * middle.total + round_trips + shape + sends
     # the chain stays on an end rank while that is in its steady state
     steady = half - p + 1
     turn = both_ends - first.forward - last.backward_weight
     detour = np.maximum(0.0, (p - 2) * (first.forward - f) - hop)
-    mixed = steady * both_ends + (2 * p - 2) * middle.total + shape + 4 * hop + detour
+    mixed = steady * both_ends + (2 * p - 2) * middle.total + shape + np.minimum(4 * hop, sends) + detour
     mixed = mixed + turn - (f + 2 * b + w)
     going = np.maximum(0.0, (p - 2) * (f - first.forward) + hop)
     leaving = (p - 2) * b + hop - inner * (first.backward_input + first.backward_weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnomon.plan.schedules.case import Case, ClosedForm, Duration, largest
+from gnomon.plan.schedules.case import Case, ClosedForm, Duration, largest, when
 from gnomon.plan.schedules.program import Program
 from gnomon.plan.schedules.v_shape import fold, repeated, slowest_folded_s
 
@@ -36,19 +36,22 @@ def _duration(case: Case) -> Duration:
     sends = (5 * p - 9 + gap) * c
 
     # ranks that wait for one another: a period of passes of one kind, with or without the ends of the model in it
-    end_b, end_f, end_w = first.b + last.b - 2 * b, first.f + last.f - 2 * f, last.w - w
+    end_b, end_f, end_w = first.b + last.b - 2 * b, first.f + last.f - 2 * f, (1 - two) * (last.w - w)
     hidden = np.maximum(few + 2 * c, few / cycles + (4 - 2 / cycles) * c)
     backwards = (2 * p + 3 * gap) * f + (2 * p - 4 - gap) * b + np.where(short, 1.0, -(p + 1 + gap) / 2) * w + sends
-    backwards = backwards + m * (4 * b + hidden) + gap * (m - half + 1) * np.maximum(0.0, end_b)
+    with_ends = m * (few + 2 * c) + gap * (m - half + 1) * end_b
+    backwards = backwards + 4 * m * b + np.maximum(m * hidden, with_ends)
     forwards = (2 * p - 4) * f + (2 * p + gap) * b - p * w + sends
     forwards = forwards + m * (4 * f + (2 - two) * w + 2 * c) + gap * (m - p + 1) * np.maximum(0.0, end_f + end_w)
+    turning = m * (last.f + last.b + f + b + w + 2 * c) + (2 * p - 4) * (f + b) + (4 * p - 6) * c
+    turning = when(gap == 0, turning + 2 * (f + b) - last.f - last.b - (p + 1) / 2 * w)
     # all passes of a middle rank, and all of rank 0
     busy = 2 * m * middle.total + (np.where(short, 0.0, m) + 3 * p) * c
     busy_early = busy + (p + 2) * f + (2 * p - 5) * b
     busy_late = busy + 1.5 * p * (f + c) + (2.5 * p - 3) * b - p * w
     on_first = m * (first.total + last.total) - fewer * (first.f + first.b) - (fewer + gap) * first.w - last.w
     on_first = on_first + 2 * (p - 1) * (f + b) + 4 * (p - 1) * c
-    total = largest(largest(backwards, forwards, busy_early, busy_late) + once, on_first)
+    total = largest(largest(backwards, forwards, turning, busy_early, busy_late) + once, on_first)
     return Duration(total, total)
 
 

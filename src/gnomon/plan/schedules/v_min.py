@@ -41,19 +41,24 @@ def _duration(case: Case) -> Duration:
         when(~gap, (m - 1) * turning),
         when(p % 3 == 2, (m - 1) * around + 2 * b - last.f - w + 4 * c),
     )
+    first_turns = m * (end_f + end_b + f + b + 2 * c) - (thirds - 1) * (first.f + first.b) - thirds * last.f
+    first_turns = first_turns + (5 * thirds - 3) * f + (9 * thirds - 3) * b + first.w + thirds * w
+    first_turns = when(gap, first_turns + (14 * thirds - 6) * c)
     # or the weight gradients are so long that nothing waits
     put_off = np.floor(p / 2)
     busy = 2 * (m - 1) * middle.total + end_f + end_b + first.w + last.w + 2 * (m + p) * c
     busy = busy + (4 * p - 5 + put_off) / 2 * (f + b) - put_off * w
     busy = busy + 1.5 * np.floor((p - 1) / 3) * np.abs(f - b)
-    on_first = m * (first.total + last.total) + 2 * p * (f + b) - 2 * first.w - 3 * last.w + 4 * (p + 1) * c
-    on_first = on_first - thirds * (first.f + first.b - f - b)
+    on_first = 2 * p * (f + b) - thirds * (first.f + first.b - f - b) - 2 * first.w - 3 * last.w + 4 * (p + 1) * c
+    kept = (7 * thirds - 2) * (f + b) - (thirds - 1) * (first.f + first.b) + thirds * (w - first.w - last.w) - last.w
+    on_first = m * (first.total + last.total) + np.where(gap, kept + (14 * thirds - 4) * c, on_first)
     # two ranks
     pair = 2 * (m + 1) * c
     forth = first.total + m * (turning - 4 * c) + pair
     back = first.f + 2 * f + m * (around - 2 * c) + pair
     two_first = m * (first.total + last.total) + 2 * (f + b) - last.w + 4 * c
-    total = np.where(p == 2, largest(forth, back, two_first), largest(once + waiting, busy, on_first))
+    more = largest(once + waiting, first_turns, busy, on_first)
+    total: Array = np.where(p == 2, largest(forth, back, two_first), more)
     return Duration(total, total)
 
 

@@ -44,15 +44,18 @@ def _duration(case: Case) -> Duration:
     start = first.f + (p - 2) * f + hop * c
     ends = first.total + last.total - 2 * middle.total  # what one micro-batch needs beyond a middle one
     whole = 2 * m * middle.total + ends
-    far = whole + hop * largest(2 * f - b + 3 * c, f + 5 * c, b + 5 * c, w + 3 * c)
-    near = whole + hop * (largest(f + b, 2 * b) - 2 * w + 6 * c)
+    first_fills = 2 * hop * np.maximum(0.0, first.f - f - c)  # its warm-up takes longer than the way to the others
+    far = whole + largest(hop * (2 * f - b + 3 * c), hop * (largest(f, b) + 5 * c) + first_fills, hop * (w + 3 * c))
+    near = whole - 2 * hop * w + largest(hop * (largest(f, b) + b + 6 * c) + first_fills, hop * (2 * f + 4 * c))
     # rank 0 is the slowest: it pauses only for the first and the last micro-batches
     busy = m * (first.total + last.total)
     going = np.maximum(0.0, 2 * hop * (f + c - first.f))
     stays = busy + going + hop * (2 * (b + c) - first.b) - (p - 2) * first.w - last.w
     leaves = busy + going - p * (first.b + first.w) + p * b + 2 * p * w - last.w + hop * c
-    total = largest(far, near, busy, stays, leaves)
-    return Duration(total, largest(near, busy, stays, far - start, leaves - start))
+    joins = busy + (2 * p - 1) * (f - first.f) - hop * (last.f + first.b + last.b) + 4 * hop * b + 6 * hop * c
+    joins = joins - (p - 2) * first.w - (p + 1) * last.w + w
+    on_first = largest(near, busy, stays, joins)
+    return Duration(largest(on_first, far, leaves), largest(on_first, far - start, leaves - start))
 
 
 ZB_V = ClosedForm(

@@ -50,8 +50,9 @@ def _duration(case: Case, depth: int) -> Duration:
     # until the last B of the last rank: it stays there, or (ZB-H1) goes back to where a micro-batch takes longest
     at_last = [fill + m * both_last + early]
     if depth == 1:
-        pairs = np.where(p > 2, 2.0, 1.0) * c + np.where(p > 2, 0.0, 0.5 * w)  # a W hides two transfers
-        slowest = largest(first.total, last.total, when(p > 2, both + np.maximum(w, pairs)))
+        # a weight gradient hides two transfers; two ranks alone share theirs
+        pair = (both_first + both_last + np.maximum(first.backward_weight, last.backward_weight)) / 2 + c
+        slowest = largest(first.total, last.total, np.where(p > 2, both + np.maximum(w, 2 * c), pair))
         steady = 2 * both_first + first.backward_weight + 2 * (p - 2) * both + 2 * both_last + 4 * (p - 1) * c
         missing = p - m
         short = both_first + (2 * (p - 2) - missing) * both + 2 * both_last + (4 * (p - 1) - 2 - 2 * missing) * c
@@ -64,7 +65,7 @@ def _duration(case: Case, depth: int) -> Duration:
     before = turn + turned_back + np.maximum(m - 1 - depth * (p - 2), 0) * w
     onward = np.maximum(reached, when(p > 2, before))
     first_waits = turn + (p - 2) * b + (p - 1) * c + m * (first.backward_input + first.backward_weight)
-    first_ends = np.maximum(onward + drain, first_waits + (m - put_off) * first.forward)
+    first_ends = largest(onward + drain, first_waits + (m - put_off) * first.forward, m * first.total)
     last_ends = np.maximum(reached + put_off * last.backward_weight, fill + m * last.total)
     total, own = largest(first_ends, last_ends), largest(first_ends, last_ends - fill)
 
@@ -77,6 +78,7 @@ def _duration(case: Case, depth: int) -> Duration:
         chains.append((r, turn + (p - 2 - r) * b + (p - 1 - r) * c + later * middle.forward + m * (b + w)))
     for r in (one, np.clip(np.floor(bend), one, beyond), np.clip(np.ceil(bend), one, beyond)):
         chains.append((r, onward + (p - 1 - r) * (b + c) + np.minimum(depth * r + 1, m) * w))
+    chains.append((beyond, first.forward + (beyond - 1) * middle.forward + beyond * c + m * middle.total))
     for r, chain in chains:
         ends = when(p > 2, chain)
         total = np.maximum(total, ends)
