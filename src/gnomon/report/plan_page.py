@@ -96,7 +96,8 @@ def _answer(estimate: Estimate) -> str:
     slowest = max(estimate.time.as_dict().items(), key=lambda item: item[1])
     fits = {None: "whether it fits is unknown", True: "it fits", False: "it does not fit"}[estimate.fits]
     share = format_percent(slowest[1] / estimate.step_time_s)
-    return f"One step takes {format_seconds(estimate.step_time_s)}, {share} of it {TIME_TERMS[slowest[0]]}; a rank needs {format_bytes(estimate.memory.total_bytes)}, and {fits}."
+    step, needs = format_seconds(estimate.step_time_s), format_bytes(estimate.memory.total_bytes)
+    return f"One step takes {step}, {share} of it {TIME_TERMS[slowest[0]]}; a rank needs {needs}, and {fits}."
 
 
 def _time(estimate: Estimate) -> Section:
@@ -188,7 +189,8 @@ def _timeline(estimate: Estimate) -> tuple[Timeline | None, int]:
 
 
 def _operators(estimate: Estimate) -> Section:
-    slowest = sorted(estimate.operators, key=lambda o: -(o.time_s + o.launch_s))[:SLOWEST]
+    computed = [o for o in estimate.operators if o.phase != "communication"]
+    slowest = sorted(computed, key=lambda o: -(o.time_s + o.launch_s))[:SLOWEST]
     rows = tuple(
         (
             o.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gnomon.plan.estimate import Estimate
 from gnomon.plan.search.result import Candidate
 from gnomon.plan.simulate import Timeline
-from gnomon.report.figures._base import add_bars, add_end_labels, mark, new_bar_figure, new_figure
+from gnomon.report.figures._base import add_bars, add_end_labels, label_of, mark, new_bar_figure, new_figure
 from gnomon.report.palette import PREDICTED, REFERENCE, colour_of
 from gnomon.spec import MEMORY_TERMS, TIME_TERMS
 from gnomon.units import format_bytes, format_seconds
@@ -44,11 +44,19 @@ def stage_memory(estimate: Estimate) -> Figure:
 
 def step_waterfall(estimate: Estimate, ideal_s: float | None) -> Figure:
     """Return how the terms add up to the step time, with the time at the peak FLOP/s marked."""
-    terms = [(TIME_TERMS[t], s, colour_of(t)) for t, s in estimate.time.as_dict().items() if s > 0]
+    terms = [(label_of(TIME_TERMS[t]), s, colour_of(t)) for t, s in estimate.time.as_dict().items() if s > 0]
     figure = new_bar_figure("seconds of one step", rows=len(terms) + 1.5)
     start = 0.0
     for label, seconds, colour in terms:
-        add_bars(figure, label, [label], [seconds], [format_seconds(seconds)], base=[start], marker={"color": colour})
+        add_bars(
+            figure,
+            label.replace("<br>", " "),
+            [label],
+            [seconds],
+            [format_seconds(seconds)],
+            base=[start],
+            marker={"color": colour},
+        )
         start += seconds
     add_bars(figure, "step", ["step"], [start], [format_seconds(start)], marker={"color": PREDICTED})
     ends, total = [], 0.0
@@ -56,7 +64,7 @@ def step_waterfall(estimate: Estimate, ideal_s: float | None) -> Figure:
         total += seconds
         ends.append(total)
     labels = [label for label, _, _ in terms]
-    texts = [f"{format_seconds(s)} ({s / start:.0%})" for _, s, _ in terms]
+    texts = [format_seconds(s) for _, s, _ in terms]
     add_end_labels(figure, [*labels, "step"], [*ends, start], [*texts, format_seconds(start)])
     if ideal_s:
         figure.update_layout(margin_t=28)

@@ -1,0 +1,167 @@
+"""The search against brute force with the scalar planner."""
+
+import numpy as np
+import pytest
+
+from gnomon.errors import GnomonError, PlanError
+from gnomon.plan.planner import plan
+from gnomon.plan.search import RecomputeChoice, SearchSpace, default_space, search
+from gnomon.plan.search.batch import Evaluator
+from gnomon.plan.search.collect import Best, Front
+from gnomon.plan.search.explain import compare
+from gnomon.plan.search.sensitivity import sensitivity
+from gnomon.spec import ModelSpec, MoESpec, Workload
+from gnomon.spec.catalog import load_cluster
+
+DENSE = ModelSpec(
+    name="dense", num_layers=8, hidden_size=1024, num_heads=16, num_kv_heads=4, vocab_size=32000, max_seq_len=2048
+)
+SPARSE = DENSE.model_copy(
+    update={"name": "sparse", "moe": MoESpec(num_experts=8, experts_per_token=2, expert_ffn_size=1024)}
+)
+CLUSTER = load_cluster("dgx-h100", 2)
+WORKLOAD = Workload(seq_len=2048, global_batch=64, micro_batch=1, precision="bf16", stack="megatron-core")
+SPACE = SearchSpace(
+    tp=(1, 2, 4),
+    pp=(1, 2, 4),
+    vpp=(1, 2),
+    ep=(1, 4),
+    zero_stage=(0, 1, 3),
+    micro_batch=(1, 4),
+    schedule=("1f1b", "zb-h1", "zb-v"),
+    recompute=(RecomputeChoice(mode="none"), RecomputeChoice(mode="full", share=0.5)),
+)
+
+
+def all_plans(model, space=SPACE):
+    """Return {number: estimate} of every candidate that the scalar planner accepts, and how many it refuses."""
+    found, refused = {}, 0
+    for number in range(space.size):
+        try:
+            layout, workload = space.layout(number, 16, WORKLOAD)
+            found[number] = plan(model, CLUSTER, layout, workload)
+        except (GnomonError, ValueError, ZeroDivisionError):
+            refused += 1
+    return found, refused
+
+
+@pytest.fixture(scope="module", params=[DENSE, SPARSE], ids=lambda model: model.name)
+def evaluated(request):
+    evaluator = Evaluator(request.param, CLUSTER, WORKLOAD, SPACE, 16)
+    block = evaluator.block(0, SPACE.num_states)
+    times, memories = {}, {}
+    for batch in block.batches:
+        for values, into in ((batch.evaluation.step_time_s, times), (batch.evaluation.peak_memory_bytes, memories)):
+            flat = np.broadcast_to(values, batch.numbers.shape).reshape(-1)
+            into.update(zip(batch.numbers.reshape(-1).tolist(), flat.tolist(), strict=True))
+    return request.param, block, times, memories
+
+
+def test_every_candidate_costs_what_the_scalar_planner_says(evaluated):
+    model, _, times, memories = evaluated
+    plans, _ = all_plans(model)
+    assert set(times) <= set(plans)
+    for number, seconds in times.items():
+        assert seconds == pytest.approx(plans[number].step_time_s, rel=1e-12)
+        assert memories[number] == pytest.approx(plans[number].memory.total_bytes, rel=1e-12)
+
+
+def test_only_repeats_are_left_out_of_what_the_planner_accepts(evaluated):
+    model, _, times, _ = evaluated
+    plans, _ = all_plans(model)
+    kept = {(plans[n].step_time_s, plans[n].memory.total_bytes) for n in times}
+    for number in set(plans) - set(times):
+        assert (plans[number].step_time_s, plans[number].memory.total_bytes) in kept
+
+
+def test_evaluated_and_rejected_make_the_space(evaluated):
+    _, block, times, _ = evaluated
+    assert len(times) == block.evaluated
+    assert block.evaluated + sum(block.rejected.values()) == SPACE.size
+
+
+def test_blocks_of_any_length_give_the_same(evaluated):
+    model, block, _, _ = evaluated
+    evaluator = Evaluator(model, CLUSTER, WORKLOAD, SPACE, 16)
+    parts = [evaluator.block(i, min(i + 7, SPACE.num_states)) for i in range(0, SPACE.num_states, 7)]
+    assert sum(part.evaluated for part in parts) == block.evaluated
+    reasons = {r: sum(p.rejected.get(r, 0) for p in parts) for r in block.rejected}
+    assert reasons == block.rejected
+
+
+def test_the_best_and_the_front_are_those_of_brute_force(evaluated):
+    model, _, times, memories = evaluated
+    limit = float(np.median(list(memories.values())))
+    result = search(model, CLUSTER, WORKLOAD, space=SPACE, top=5, memory_limit_bytes=limit)
+    fitting = sorted((t, n) for n, t in times.items() if memories[n] <= limit)
+    assert [row.candidate.step_time_s for row in result.best] == pytest.approx([t for t, _ in fitting[:5]])
+    assert result.num_fitting == len(fitting)
+    front, least = [], np.inf
+    for seconds, number in sorted(fitting, key=lambda f: (f[0], memories[f[1]])):
+        if memories[number] < least:
+            least = memories[number]
+            front.append(seconds)
+    assert [c.step_time_s for c in result.pareto] == pytest.approx(front)
+
+
+def test_memory_is_an_objective_and_order_is_stable():
+    first = search(DENSE, CLUSTER, WORKLOAD, space=SPACE, top=4, objective="memory")
+    again = search(DENSE, CLUSTER, WORKLOAD, space=SPACE, top=4, objective="memory")
+    assert [r.candidate for r in first.best] == [r.candidate for r in again.best]
+    memories = [r.candidate.peak_memory_bytes for r in first.best]
+    assert memories == sorted(memories)
+
+
+def test_several_numbers_of_accelerators_and_a_price():
+    result = search(
+        DENSE, CLUSTER, WORKLOAD, accelerators=[4, 16], top=3, objective="cost", price_per_accelerator_hour=2.0
+    )
+    best = result.best[0].candidate
+    assert best.cost_per_step == pytest.approx(2.0 * best.step_time_s * best.num_accelerators / 3600)
+    assert {c.num_accelerators for c in result.pareto} == {4, 16}
+
+
+def test_why_a_layout_lost_adds_up():
+    result = search(DENSE, CLUSTER, WORKLOAD, space=SPACE, top=5)
+    best = result.best[0].estimate
+    for row in result.best[1:]:
+        assert sum(row.slower_s.values()) == pytest.approx(row.estimate.step_time_s - best.step_time_s, abs=1e-9)
+        assert row.why
+    assert compare(best, best) == ({}, "the best")
+
+
+def test_better_hardware_never_makes_the_best_slower():
+    gains = sensitivity(DENSE, CLUSTER, WORKLOAD, space=SPACE)
+    assert len(gains) == 5
+    assert all(gain.speedup >= 1.0 - 1e-9 for gain in gains)
+    assert max(gain.speedup for gain in gains) > 1.05
+
+
+def test_a_space_in_which_nothing_runs_says_why():
+    with pytest.raises(PlanError, match=r"No layout of the search space can run .tp does not divide the heads"):
+        search(DENSE, CLUSTER, WORKLOAD, space=SPACE.model_copy(update={"tp": (3,), "pp": (1,)}), accelerators=[3])
+    with pytest.raises(PlanError, match="accelerators=99"):
+        search(DENSE, CLUSTER, WORKLOAD, accelerators=[99])
+
+
+def test_collections_keep_what_sorting_would():
+    random = np.random.default_rng(0)
+    best, front = Best(7), Front()
+    times, memories = random.random(5000), random.random(5000)
+    numbers = np.arange(5000)
+    for part in np.array_split(numbers, 13):
+        best.add(times[part], part)
+        front.add(times[part], memories[part], part)
+    assert best.numbers.tolist() == np.argsort(times)[:7].tolist()
+    beaten = [
+        np.any((times <= t) & (memories <= m) & ((times < t) | (memories < m)))
+        for t, m in zip(times, memories, strict=True)
+    ]
+    assert sorted(front.numbers.tolist()) == numbers[~np.array(beaten)].tolist()
+
+
+def test_the_default_space_holds_only_values_that_divide():
+    space = default_space(SPARSE, 16, 8, 64)
+    assert all(SPARSE.num_heads % tp == 0 for tp in space.tp)
+    assert all(8 % ep == 0 for ep in space.ep)
+    assert space.size > 1000
