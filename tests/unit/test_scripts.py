@@ -43,6 +43,7 @@ def test_a_script_fails_with_one_message(monkeypatch, capsys, error, code, messa
 def test_the_short_help_option(monkeypatch, capsys):
     from gnomon.cli.convert import app
 
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # `python -m pytest` would name itself
     for arguments in (["-h"], ["sps2mfu", "-h"], ["sps2mfu", "--help"]):
         monkeypatch.setattr(sys, "argv", ["convert", *arguments])
         with pytest.raises(SystemExit) as end:

@@ -138,7 +138,7 @@ def test_better_hardware_never_makes_the_best_slower():
 
 
 def test_a_space_in_which_nothing_runs_says_why():
-    with pytest.raises(PlanError, match=r"No layout of the search space can run .tp does not divide the heads"):
+    with pytest.raises(PlanError, match=r"No layout of the search space can run .*tp does not divide the heads"):
         search(DENSE, CLUSTER, WORKLOAD, space=SPACE.model_copy(update={"tp": (3,), "pp": (1,)}), accelerators=[3])
     with pytest.raises(PlanError, match="accelerators=99"):
         search(DENSE, CLUSTER, WORKLOAD, accelerators=[99])

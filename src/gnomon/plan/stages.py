@@ -61,10 +61,14 @@ def held_parameters(cases: Cases) -> Array:
 
 
 def shards(cases: Cases) -> tuple[Array, Array]:
-    """Return over how many ranks the states of shared parameters and of experts are divided where they are."""
+    """Return over how many ranks the states of shared parameters and of experts are divided where they are.
+
+    Experts have copies of their own number: all of them share the states, unless a smaller group was asked for.
+    """
     split = cases.split
     copies = split.dp * split.cp * split.tp / (split.ep * split.expert_tp)
-    return split.shard_ranks, np.maximum(np.minimum(split.shard_ranks, copies), 1.0)
+    whole = split.shard_ranks >= split.dp * split.cp
+    return split.shard_ranks, np.maximum(np.where(whole, copies, np.minimum(split.shard_ranks, copies)), 1.0)
 
 
 def updated_parameters(cases: Cases) -> Array:

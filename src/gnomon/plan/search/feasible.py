@@ -43,7 +43,9 @@ def state_rules(
     moe = model.moe
     experts, width = (moe.num_experts, moe.expert_ffn_size) if moe else (1, 1)
     split = axes["sequence_parallel"] == 1
-    same = ((tp == 1) & split & axes["both_ways"]) | ((replicas == 1) & (axes["zero_stage"] > 0))
+    copies = replicas * tp // (ep * expert_tp) if moe else replicas
+    alone = (replicas == 1) & (copies <= 1)
+    same = ((tp == 1) & split & axes["both_ways"]) | (alone & (axes["zero_stage"] > 0))
     return [
         ("tp x pp x cp does not divide the accelerators", num_ranks % inner != 0),
         ("the same as another candidate", same | ((pp == 1) & (vpp > 1))),
