@@ -22,7 +22,7 @@ from gnomon.plan.published.held_out import Study
 from gnomon.plan.published.observations import Observations, observe
 from gnomon.plan.published.score import Scored, errors_of, memory_errors_of, quantile, score, statistics, summarize
 from gnomon.plan.published.table import read_table
-from gnomon.plan.rates import OPERAND_DTYPE
+from gnomon.spec.device_rates import operand_dtype
 from gnomon.runtime.versions import describe_environment
 
 # mean absolute errors on the same rows of vTrain, one node of 8 GPUs, none of them fitted to it
@@ -147,7 +147,7 @@ def peaks(observations: Observations) -> np.ndarray:
     return np.asarray(
         [
             problem.cluster.accelerator.peak_flops[
-                OPERAND_DTYPE.get(problem.workload.precision, problem.workload.precision)
+                operand_dtype(problem.workload.precision)
             ]
             for problem in observations.problems
         ]

@@ -71,6 +71,7 @@ class Storage:
     master_bytes: Array
     autocast: Array
     fused: Array
+    fused_accumulation: Array
     fused_rmsnorm: Array
     asynchronous: Array
     run_ahead: Array
@@ -125,6 +126,7 @@ class Storage:
             master_bytes=array(masters),
             autocast=array(autocast),
             fused=array(stack.fused_elementwise),
+            fused_accumulation=array(stack.fused_accumulation),
             fused_rmsnorm=array(cluster.accelerator.kind != "cpu"),
             passes=array(stack.elementwise_passes),
         )

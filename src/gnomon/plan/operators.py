@@ -258,8 +258,12 @@ def _step(cases: Cases) -> Iterator[Operator]:
     storage = cases.storage
     add: str = "gradient_add"
     place: Place = "accumulation"
-    yield _memory(cases, "gradient accumulation", "elementwise_s", add, 1.0, held, "backward", place=place)
     wide = storage.weight_bytes == 4.0
+    # fp32: the measured kernel; else read the new gradient, read and write the sum, unless the product itself adds
+    yield _memory(cases, "gradient accumulation", "elementwise_s", add, 1.0 * wide, held, "backward", place=place)
+    added = held * (storage.compute_bytes + 2.0 * storage.gradient_bytes)
+    apart = (1.0 - storage.fused_accumulation) * ~wide
+    yield _memory(cases, "gradient accumulation", "elementwise_s", "accumulate", apart, added, "backward", place=place)
     # fp32: the measured kernels; else read gradient, masters and moments, write masters, moments and weights
     clip, adam = cases.clipping * wide, 1.0 * wide
     yield _memory(cases, "gradient clipping", "optimizer_s", "gradient_norm", clip, updated, "optimizer", 4.0, "step")

@@ -18,6 +18,7 @@ from gnomon.spec.device_rates import operand_dtype
 Curve = TypeVar("Curve")
 # rows and columns of a tile, and its rate over the largest's: what is loaded per multiply-add grows as tiles shrink
 TILES = ((256.0, 128.0, 1.0), (128.0, 256.0, 1.0), (128.0, 128.0, 0.95), (128.0, 64.0, 0.8), (64.0, 64.0, 0.65))
+REFERENCE_HEAD = 128.0  # head size at which `attention` holds
 ALIGNMENT_ELEMENTS = 8.0  # 16 bytes of 16-bit elements: NVIDIA, Matrix Multiplication Background User's Guide
 SIXTEEN_BIT = ("fp16", "bf16", "fp8", "mxfp8", "nvfp4")
 
@@ -36,6 +37,7 @@ class GenericRates:
     matmul_flops: Array
     head_flops: Array
     attention_flops: Array
+    score_elements: Array
     bandwidth: Array
     units: Array
     half_depth: Array
@@ -49,11 +51,20 @@ class GenericRates:
         if operator.curve == "memory":
             return np.zeros_like(memory_s), memory_s + self._gap(operator, memory_s), "memory bandwidth"
         if operator.curve == "attention":
-            compute_s = operator.flops / self.attention_flops
+            compute_s = operator.flops / (self.attention_flops * self._head_share(operator.point[1]))
         else:
             compute_s = self._product_s(operator)
         gap = self._gap(operator, compute_s)
         return compute_s + gap, memory_s + gap, "generation's constants"
+
+    def _head_share(self, head_dim: Array) -> Array:
+        """Return the rate of attention with heads of this size over that with heads of 128.
+
+        The products of a score grow with the head, its exponential does not: in the time of one exponential a unit
+        does the products of `score_elements` of a head (FlashAttention-3, arXiv 2407.08608, section 3.1).
+        """
+        share = head_dim / (head_dim + self.score_elements)
+        return np.asarray(share * (1.0 + self.score_elements / REFERENCE_HEAD))
 
     def _gap(self, operator: Operator, seconds: Array) -> Array:
         return np.where(seconds > 0, self.kernel_s * operator.kernels, 0.0)
@@ -126,6 +137,7 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
         matmul_flops=array(achieved[operand] * clock),
         head_flops=array(achieved[wide] * clock),
         attention_flops=array(achieved[wide] if attention is None else attention * (device.peak(wide) or 0.0)),
+        score_elements=array(rates.score_elements),
         bandwidth=array(device.memory_bandwidth_bytes_per_s * rates.memory),
         units=array(device.num_compute_units or 0.0),
         half_depth=array(rates.half_depth),

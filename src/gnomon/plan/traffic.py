@@ -67,6 +67,7 @@ OTHER_TRAFFIC: dict[str, Traffic] = {
     "permute": Traffic(per_compute_byte=2),
     "quantize": Traffic(fixed=2, per_compute_byte=1),
     "optimizer": Traffic(fixed=1),
+    "accumulate": Traffic(fixed=1),
 }
 # a kind that moves the same tensors as a measured one
 SAME_CURVE = {"stream_add": "gradient_add"}

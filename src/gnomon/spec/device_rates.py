@@ -25,7 +25,12 @@ class DeviceRates(Noun):
 
     name: str = ""
     matmul: FrozenMap[Dtype, Fraction] = Field(description="share of the dense peak in large matrix products")
-    attention: FrozenMap[Dtype, Fraction] = Field(description="share of the dense peak in the fused attention kernel")
+    attention: FrozenMap[Dtype, Fraction] = Field(
+        description="share of the dense peak in the fused attention kernel, with heads of 128"
+    )
+    score_elements: NonNegativeFloat = Field(
+        default=0.0, description="head size whose products take as long as the exponential of one attention score"
+    )
     memory: Fraction = Field(description="share of the memory bandwidth in large elementwise kernels")
     link: Fraction = Field(default=1.0, description="share of the line rate in collectives on the innermost tier")
     network: Fraction = Field(default=1.0, description="share of the line rate in collectives on the outer tiers")

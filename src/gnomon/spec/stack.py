@@ -9,16 +9,23 @@ from pydantic import Field, NonNegativeFloat
 from gnomon.spec._noun import Noun
 
 Storage = Literal["autocast", "mixed", "pure"]
+LAYER_FIELDS = ("dispatch_s", "collective_dispatch_s", "run_ahead", "step_overhead_s", "elementwise_passes")
 
 
 class StackSpec(Noun):
     """A family of training software. Nothing in it depends on a model, a layout or a result."""
 
     name: str
+    layers_of: str | None = Field(
+        default=None, description="family whose layers it runs: what they take to launch and their memory passes are that family's"
+    )
     storage: Storage = Field(
         description="autocast: fp32 weights and residual stream; mixed: 16-bit weights with fp32 masters; pure: 16-bit"
     )
     fused_elementwise: bool = Field(description="rotary positions, gates and biases are one kernel each")
+    fused_accumulation: bool = Field(
+        default=False, description="products of weight gradients add to the gradients of earlier micro-batches"
+    )
     flash_attention: bool = Field(description="attention scores are never stored, unless a workload says otherwise")
     gradient_bytes: Literal[2, 4] = Field(description="bytes per gradient element as accumulated and reduced")
     asynchronous: bool = Field(default=True, description="the host runs ahead of the device")

@@ -19,6 +19,7 @@ from gnomon.plan.network import NUM_TIERS
 from gnomon.plan.published.priors import prior_of
 from gnomon.plan.published.rows import Problem
 from gnomon.spec.device_rates import operand_dtype
+from gnomon.spec.stack import LAYER_FIELDS
 
 SIXTEEN_BIT = ("bf16", "fp16")
 TIERS = tuple(f"network.bandwidth.{tier}" for tier in range(NUM_TIERS))
@@ -169,7 +170,8 @@ def free_parameters(problems: Sequence[Problem], constants: Sequence[Constant] =
 
 def _owner(problem: Problem, constant: Constant) -> str:
     if constant.owner == "family":
-        return problem.stack.name
+        shared = constant.field in LAYER_FIELDS and problem.stack.layers_of
+        return shared or problem.stack.name
     return problem.cluster.rates.name if problem.cluster.rates else ""
 
 

@@ -182,6 +182,8 @@ def _schedule(row: Row) -> tuple[Any, int]:
     interleaved = re.search(r"(?:vpp|interleaved)\D*(\d+)", name)
     if interleaved:
         return "1f1b", int(interleaved.group(1))
+    if re.search(r"interleav|1f1b-?i\b", name):
+        return "1f1b", 2
     for schedule in ("gpipe", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe"):
         if schedule.replace("-", "") in name.replace("-", "").replace("_", ""):
             return schedule, 1

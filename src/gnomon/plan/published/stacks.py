@@ -24,7 +24,7 @@ from gnomon.spec.catalog import load_stack
 Row = Mapping[str, Any]
 CLASSIC_UNTIL = 2022
 CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
-COMPILED = ("torchtitan", "fms-fsdp")  # they compile by default
+COMPILED = ("fms-fsdp", "torch.compile", "compile")  # fms-fsdp compiles by default
 
 
 def stack_of(row: Row) -> StackSpec:
@@ -32,7 +32,8 @@ def stack_of(row: Row) -> StackSpec:
     words = " ".join(text(row, c) for c in ("source", "source_url_or_repo_path", "zero_stage_or_fsdp", "overlap_notes"))
     if "tpu" in text(row, "hardware") or "maxtext" in words:
         return load_stack("xla")
-    if any(name in words for name in COMPILED):
+    words = f"{words} {text(row, 'precision')}"
+    if any(name in words for name in COMPILED) or ("torchtitan" in words and "fp8" in words):
         return load_stack("fsdp-compiled")
     sharding = text(row, "zero_stage_or_fsdp")
     split = (integer(row, "tp") or 1) * (integer(row, "pp") or 1) > 1
@@ -88,6 +89,9 @@ def zero_of(row: Row, stack: StackSpec, replicas: int) -> tuple[Any, int | None]
     if stated in ("none", "0", "ddp"):
         return 0, None
     if "fsdp=0" in stated:
+        return 1, None
+    if (integer(row, "pp") or 1) > 1 and any(word in stated for word in ("fsdp", "shard", "hsdp")):
+        # between stages the weights stay gathered until the last micro-batch (torchtitan; Llama 3, arXiv 2407.21783)
         return 1, None
     if "hsdp" in stated:
         return 3, _divisor(replicas, integer(row, "accel_per_node") or 8)

@@ -13,7 +13,7 @@ from gnomon.spec._noun import read_mapping
 from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec
 from gnomon.spec.device_rates import DeviceRates
 from gnomon.spec.model import ModelSpec
-from gnomon.spec.stack import StackSpec
+from gnomon.spec.stack import LAYER_FIELDS, StackSpec
 
 Kind = Literal["models", "accelerators", "clusters", "efficiencies", "stacks"]
 
@@ -48,7 +48,11 @@ def list_stacks() -> tuple[str, ...]:
 
 def load_stack(name: str) -> StackSpec:
     """Return the software stack `name`; raise CatalogError with the nearest name if there is none."""
-    return StackSpec.from_mapping(_read("stacks", name), where=f"catalog stack '{name}'")
+    entry = _read("stacks", name)
+    if "layers_of" in entry:
+        layers = _read("stacks", entry["layers_of"])
+        entry = {**{field: layers[field] for field in LAYER_FIELDS if field in layers}, **entry}
+    return StackSpec.from_mapping(entry, where=f"catalog stack '{name}'")
 
 
 def load_accelerator(name: str) -> AcceleratorSpec:
