@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -94,10 +95,30 @@ def test_long_lists_are_cut(gnomon, tmp_path):
 
 def test_what_pickle_would_call_is_said(gnomon, tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x02cos\nsystem\nX\x05\x00\x00\x00touch\x85Rcacme\nThing\n)\x81\x86.")
-    code, out, _ = gnomon(tmp_path / "a.pkl")
-    assert code == 0
+    code, out, err = gnomon(tmp_path / "a.pkl")
+    assert code == 1
+    assert err == (
+        f"error: '{tmp_path / 'a.pkl'}' runs more than it should when pickle loads it: it would call "
+        "os.system('touch').\n"
+    )
     assert "warning: would call os.system('touch') if loaded with pickle" in out
     assert "note: unknown to gnomon, so shown closed: acme.Thing." in out
+
+
+def test_damage_is_shown_and_fails(gnomon, tmp_path):
+    torch.save({"w": torch.ones(3), "v": torch.ones(2)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as whole, zipfile.ZipFile(tmp_path / "b.pt", "w") as part:
+        for name in whole.namelist():
+            if not name.endswith("data/1"):
+                part.writestr(name, whole.read(name))
+    code, out, err = gnomon(tmp_path / "b.pt")
+    assert code == 1
+    assert "w  (3,) fp32" in out
+    assert "warning: The data of 1 of the 2 storages" in out
+    assert err.startswith(f"error: '{tmp_path / 'b.pt'}' is damaged: The data of 1 of the 2 storages")
+    code, out, err = gnomon(tmp_path / "b.pt", "--json")
+    assert (code, err.count("\n")) == (1, 1)
+    assert len(json.loads(out)["damage"]) == 1
 
 
 def test_failures_are_one_message(gnomon, tmp_path):

@@ -46,12 +46,20 @@ def test_data_files_that_are_cut_off_or_missing(distributed):
     size = data.stat().st_size
     with data.open("r+b") as file:
         file.truncate(size - 1)
-    (note,) = summarize(distributed).notes
-    assert note == f"The data file '__0_0.distcp' is cut off: it should have at least {size} bytes and has {size - 1}."
+    (damage,) = summarize(distributed).damage
+    assert (
+        damage == f"The data file '__0_0.distcp' is cut off: it should have at least {size} bytes and has {size - 1}."
+    )
     data.unlink()
     found = summarize(distributed)
-    assert found.notes == ("The data file '__0_0.distcp' is missing; its tensors cannot be loaded.",)
+    assert found.damage == ("The data file '__0_0.distcp' is missing; its tensors cannot be loaded.",)
     assert len(found.tensors) == 2
+
+
+def test_a_folder_without_its_table_says_so(distributed):
+    (distributed / ".metadata").unlink()
+    with pytest.raises(CheckpointError, match=r"whose \.metadata is missing beside '__0_0\.distcp'"):
+        summarize(distributed)
 
 
 def test_a_part_alone_leads_to_its_folder(distributed):

@@ -248,6 +248,23 @@ def test_too_many_entries_are_refused(monkeypatch):
         walk.Walker("a").walk([[] for _ in range(200)])
 
 
+def test_few_objects_that_expand_to_many_are_refused_at_once():
+    value = ["lol"] * 10
+    for _ in range(12):
+        value = [value] * 10
+    walker = walk.Walker("a")
+    with pytest.raises(CheckpointError, match="out of 13 that it repeats"):
+        walker.walk(value)
+    assert len(walker.values) < 2 * walk.FREE_REPEATS
+
+
+def test_many_objects_may_share_parts():
+    shared = [0.9, 0.999]
+    walker = walk.Walker("a")
+    walker.walk([{"betas": shared, "lr": index} for index in range(30_000)])
+    assert len(walker.values) == 60_000
+
+
 def test_a_huge_sparse_file_reads_its_table_only(tmp_path):
     path = tmp_path / "huge.pt"
     torch.save({"w": torch.ones(3)}, path, _use_new_zipfile_serialization=False)

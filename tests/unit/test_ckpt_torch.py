@@ -278,8 +278,8 @@ def test_a_storage_that_is_missing_is_noticed(tmp_path):
         for name in whole.namelist():
             if not name.endswith("data/1"):
                 part.writestr(name, whole.read(name))
-    (note,) = summarize(tmp_path / "b.pt").notes
-    assert "the data of 1 of its 2 storages is missing or too short (data/1 is the first)" in note
+    (damage,) = summarize(tmp_path / "b.pt").damage
+    assert damage == "The data of 1 of the 2 storages in 'b.pt' is missing or too short; the first is data/1."
 
 
 @pytest.fixture(scope="module")

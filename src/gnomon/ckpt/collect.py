@@ -40,6 +40,7 @@ class Collector:
         self.values: list[ValueEntry] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
+        self.damage: list[str] = []
         self.unknown_calls: dict[str, int] = {}
 
     def add_file(self, path: Path, name: str, prefix: Prefix = ()) -> None:
@@ -125,11 +126,11 @@ class Collector:
 
     def _add_data_file(self, path: Path, name: str, needed: int) -> None:
         if not path.is_file():
-            self.notes.append(f"The data file '{printable(name)}' is missing; its tensors cannot be loaded.")
+            self.damage.append(f"The data file '{printable(name)}' is missing; its tensors cannot be loaded.")
             return
         entry = _file_entry(path, name, "data")
         if entry.bytes < needed:
-            self.notes.append(
+            self.damage.append(
                 f"The data file '{printable(name)}' is cut off: it should have at least {needed} bytes and has "
                 f"{entry.bytes}."
             )
@@ -149,9 +150,9 @@ class Collector:
             return
         missing = [key for key, storage in storages.items() if sizes.get(key, -1) < storage.size_bytes]
         if missing:
-            self.notes.append(
-                f"'{printable(name)}' is damaged: the data of {len(missing)} of its {len(storages)} storages is "
-                f"missing or too short (data/{printable(missing[0])} is the first)."
+            self.damage.append(
+                f"The data of {len(missing)} of the {len(storages)} storages in '{printable(name)}' is "
+                f"missing or too short; the first is data/{printable(missing[0])}."
             )
 
 

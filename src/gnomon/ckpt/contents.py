@@ -61,7 +61,8 @@ class Amount(Noun):
 class Checkpoint(Noun):
     """A checkpoint. `calls` names what loading its pickles would import and call and gnomon does not understand.
 
-    `stored_bytes` counts each storage whole, also where the tensors view only a part of it.
+    `stored_bytes` counts each storage whole, also where the tensors view only a part of it. `warnings` says what
+    loading would run, `damage` what is missing or cut off of the data that the tables of contents promise.
     """
 
     path: str
@@ -75,3 +76,4 @@ class Checkpoint(Noun):
     calls: FrozenMap[str, NonNegativeInt]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    damage: tuple[str, ...] = ()

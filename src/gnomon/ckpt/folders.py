@@ -54,6 +54,12 @@ def collect_folder(folder: Path, collector: Collector) -> str:
         collect_index(index, collector, () if alone else (printable(index.name),))
     found = _collect_files([file for file in files if file not in sharded], folder, collector, bool(indexes))
     if not indexes and not found:
+        parts = sorted(folder.glob("*.distcp"))
+        if parts:
+            raise CheckpointError(
+                f"'{folder}' is a distributed checkpoint whose {METADATA_FILE} is missing beside '{parts[0].name}': it "
+                "was not saved to the end, or not copied whole (files whose names start with a dot are easily left)."
+            )
         listed = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
         raise CheckpointError(
             f"'{folder}' holds no checkpoint: neither {METADATA_FILE} nor *{INDEX_SUFFIX} nor one of {listed}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
@@ -37,6 +38,21 @@ def render_checkpoint(checkpoint: Checkpoint, full: bool = False) -> RenderableT
     tree = Tree(Text(label))
     _grow(tree, root, full)
     return Group(tree, *_totals(checkpoint), *_remarks(checkpoint, full))
+
+
+def verdict(checkpoint: Checkpoint) -> str:
+    """Return why this checkpoint is not to be loaded, as one message; empty for one that is whole and only data."""
+    reasons = []
+    if checkpoint.damage:
+        reasons.append(f"is damaged: {checkpoint.damage[0]}{_more(checkpoint.damage)}")
+    if checkpoint.warnings:
+        what = checkpoint.warnings[0].removesuffix(" if loaded with pickle")
+        reasons.append(f"runs more than it should when pickle loads it: it {what}{_more(checkpoint.warnings)}.")
+    return f"'{printable(checkpoint.path)}' {' It '.join(reasons)}" if reasons else ""
+
+
+def _more(items: Sequence[str]) -> str:
+    return f" ({len(items) - 1} more above)" if len(items) > 1 else ""
 
 
 def _root(checkpoint: Checkpoint, full: bool) -> _Branch:
@@ -150,6 +166,7 @@ def _totals(checkpoint: Checkpoint) -> list[Text]:
 
 def _remarks(checkpoint: Checkpoint, full: bool) -> list[Text]:
     lines = [Text(f"note: {printable(note)}") for note in checkpoint.notes]
+    lines += [Text(f"warning: {printable(damage)}", style="bold red") for damage in checkpoint.damage]
     lines += [Text(f"warning: {warning}", style="bold red") for warning in checkpoint.warnings]
     if checkpoint.calls:
         names = [name if count == 1 else f"{name} ({count})" for name, count in checkpoint.calls.items()]

@@ -46,6 +46,7 @@ def summarize(path: str | Path) -> Checkpoint:
         calls=collector.unknown_calls,
         warnings=tuple(collector.warnings),
         notes=tuple(collector.notes),
+        damage=tuple(collector.damage),
     )
 
 

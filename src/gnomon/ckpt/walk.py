@@ -15,6 +15,10 @@ from gnomon.ckpt.tensors import StorageRecord, TensorRecord, as_dtype, as_numpy_
 from gnomon.errors import CheckpointError
 
 MAX_VISITS = 1_000_000
+MAX_REPEATS = 20
+FREE_REPEATS = 10_000
+"""So many containers may be met again; beyond, each one `MAX_REPEATS` times. Nested doubling meets few ones often."""
+
 MAX_DEPTH = 50
 MAX_ITEMS = 100
 
@@ -39,6 +43,8 @@ class Walker:
         self._source = source
         self._nested = nested or {}
         self._visits = 0
+        self._containers = 0
+        self._distinct: set[int] = set()
         self._ancestors: set[int] = set()
 
     def walk(self, value: Any, path: Path = ()) -> None:
@@ -53,6 +59,7 @@ class Walker:
         elif (tensor := as_tensor(value, self._nested)) is not None:
             self.add_tensor(path, tensor)
         else:
+            self._count(value)
             self._ancestors.add(id(value))
             self._walk_plain(value, path)
             self._ancestors.discard(id(value))
@@ -79,6 +86,17 @@ class Walker:
                 num_elements=tensor.num_elements,
             )
         )
+
+    def _count(self, value: Any) -> None:
+        if is_scalar(value):
+            return
+        self._containers += 1
+        self._distinct.add(id(value))
+        if self._containers > FREE_REPEATS + MAX_REPEATS * len(self._distinct):
+            raise CheckpointError(
+                f"It expands to more than {self._containers - 1} entries out of {len(self._distinct)} that it repeats, "
+                "which gnomon refuses to list."
+            )
 
     def _walk_plain(self, value: Any, path: Path) -> None:
         pairs = as_pairs(value)

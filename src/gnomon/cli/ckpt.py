@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gnomon.cli._output import print_json
+
+if TYPE_CHECKING:
+    from gnomon.ckpt.contents import Checkpoint
 
 _PIPE_WIDTH = 2000  # lines are wrapped for people, not for programs
 
@@ -17,13 +20,24 @@ def summarize(
     full: Annotated[bool, typer.Option("--full", help="List every name and shorten nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the full list as JSON.")] = False,
 ) -> None:
-    """Show names, shapes, dtypes and sizes of a checkpoint, without PyTorch and without executing what is in it."""
+    """Show names, shapes, dtypes and sizes of a checkpoint, without PyTorch and without executing what is in it.
+
+    The exit code is 1 for one that is damaged, or that runs something when pickle loads it.
+    """
+    from gnomon.ckpt.render import verdict
     from gnomon.ckpt.summarize import summarize as read
+    from gnomon.errors import CheckpointError
 
     checkpoint = read(path)
     if as_json:
         print_json(checkpoint)
-        return
+    else:
+        _print(checkpoint, full)
+    if not_to_be_loaded := verdict(checkpoint):
+        raise CheckpointError(not_to_be_loaded)
+
+
+def _print(checkpoint: Checkpoint, full: bool) -> None:
     from rich.console import Console
 
     from gnomon.ckpt.render import render_checkpoint
