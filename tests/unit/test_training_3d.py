@@ -291,6 +291,12 @@ def test_experts_cost_memory_only_where_there_are_any():
     assert padded[inputs] == pytest.approx(1.5 * every.memory.activations.tensors[inputs])
 
 
+def test_expert_parallelism_without_experts_splits_nothing():
+    with_ep, without = report("llama3_70b", {"parallelism.ep": 8}), report("llama3_70b")
+    assert with_ep.final == without.final
+    assert "parallelism.ep=8 splits nothing: the model has no experts" in with_ep.assumptions
+
+
 def test_final_figures():
     found = report("llama3_70b")
     tokens = 2048 * 2048

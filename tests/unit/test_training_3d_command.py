@@ -106,7 +106,6 @@ def test_colours_are_the_terminals_to_ask_for(script, monkeypatch):
         ({"parallelism.tp": 6}, "tp=4 or tp=8"),
         ({"parallelism.vpp": 3}, "vpp=2 or vpp=4"),
         ({"parallelism.pp": 81}, "Set pp x vpp <= 80"),
-        ({"parallelism.ep": 2}, "has none. Set both to 1"),
         ({"parallelism.cp": 3}, "cp=3 splits seq_len=2048"),
         ({"hardware.node_type": "p4d.24xlarg"}, "Did you mean 'p4d.24xlarge'?"),
         ({"hardware.node_type": 8}, "'hardware.node_type' is 8"),
@@ -137,6 +136,7 @@ def test_refusals_of_experts(script, written, changes, words):
     [
         ({"cross_dc.n_dcs": 1024}, "n_dcs=1024 exceeds parallelism.dp=512"),
         ({"cross_dc.n_dcs": 3}, "Set n_dcs to 2 or 4"),
+        ({"cross_dc.n_dcs": 7, "parallelism.dp": 10**9, "data.gbs": 10**9}, "Set n_dcs to 5 or 8"),
         ({"cross_dc.interconnect_latency_s": -1.0}, "'cross_dc.interconnect_latency_s' is -1.0"),
         ({"cross_dc.interconnect_bandwidth_gbps": 0}, "'cross_dc.interconnect_bandwidth_gbps' is 0"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gnomon.errors import LayoutError
@@ -104,7 +105,7 @@ def _datacentres(config: TrainingConfig) -> Datacentres | None:
     if cross is None or cross.n_dcs == 1:
         return None
     if dp % cross.n_dcs:
-        near = [d for d in range(1, dp + 1) if dp % d == 0]
+        near = divisors(dp)
         lower = [d for d in near if d < cross.n_dcs][-1:]
         higher = [d for d in near if d > cross.n_dcs][:1]
         reason = f"exceeds parallelism.dp={dp}" if cross.n_dcs > dp else f"does not divide parallelism.dp={dp}"
@@ -120,12 +121,18 @@ def _datacentres(config: TrainingConfig) -> Datacentres | None:
     )
 
 
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a positive number, ascending, in the square root of it."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
 def _layout(config: TrainingConfig, datacentres: Datacentres | None) -> Layout:
     degrees = config.parallelism
     checkpointing = config.performance.activation_checkpointing_type
     fields = {
         **{name: getattr(degrees, name) for name in ("dp", "tp", "pp", "cp", "vpp")},
-        "ep": degrees.ep or 1,
+        "ep": (degrees.ep or 1) if config.model.moe else 1,  # without experts dlcalc does not look at it
         "expert_tp": config.model.moe.expert_tp_degree if config.model.moe else 1,
         "sequence_parallel": degrees.sp,
         "zero_stage": degrees.zero_level,
@@ -195,6 +202,8 @@ def _workload(config: TrainingConfig, cluster: ClusterSpec) -> Workload:
 
 def _assumptions(config: TrainingConfig, layout: Layout, workload: Workload) -> tuple[str, ...]:
     lines = [f"software: the catalog's stack '{STACK}' ({workload.precision}, AdamW with fp32 master weights)"]
+    if config.model.moe is None and (config.parallelism.ep or 1) > 1:
+        lines.append(f"parallelism.ep={config.parallelism.ep} splits nothing: the model has no experts")
     micro_batches = workload.accumulation(layout.dp)
     if layout.vpp > 1 and micro_batches % layout.pp:
         below = micro_batches // layout.pp * layout.pp
