@@ -9,7 +9,7 @@ kept, and an interrupted benchmark goes on where it stopped.
 import argparse
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -22,12 +22,18 @@ from gnomon.plan.published.held_out import Study
 from gnomon.plan.published.observations import Observations, observe
 from gnomon.plan.published.score import Scored, errors_of, memory_errors_of, quantile, score, statistics, summarize
 from gnomon.plan.published.table import read_table
-from gnomon.spec.device_rates import operand_dtype
 from gnomon.runtime.versions import describe_environment
+from gnomon.spec.device_rates import operand_dtype
 
 # mean absolute errors on the same rows of vTrain, one node of 8 GPUs, none of them fitted to it
 PEERS = {"dlcalc": 0.62, "llm-analysis": 0.62, "Calculon": 0.42}
 RANKED_ROWS = 10
+SUBSETS: dict[str, Callable[[Scored], bool]] = {
+    "grade A without vTrain": lambda row: row.grade == "A" and not row.source.startswith("vTrain"),
+    "grades A and B": lambda row: row.grade in ("A", "B"),
+    "grades A and B without vTrain": lambda row: row.grade in ("A", "B") and not row.source.startswith("vTrain"),
+    "vTrain, one node": lambda row: row.source.startswith("vTrain"),
+}
 
 
 def main() -> None:
@@ -41,9 +47,12 @@ def main() -> None:
     rows = score(table)
     elapsed_s = time.perf_counter() - begin
     observations = observe(table.rows())
-    held = leave_sources_out(observations, arguments.state)
+    fits = fit_without_each(observations, arguments.state)
+    study = Study.of_time(observations)
+    held = {s: (errors_on(study, fits[""], s), errors_on(study, fits[s], s)) for s in study.sources}
     sections = [
         heading(arguments.file.name, rows, elapsed_s),
+        subsets(rows, observations, fits),
         *(by(rows, name) for name in ("source", "grade", "hardware")),
         held_out(held, constant_mfu(observations)),
         ranks(rows),
@@ -88,24 +97,35 @@ def by(rows: Sequence[Scored], name: str) -> str:
     )
 
 
-def leave_sources_out(observations: Observations, state: Path | None) -> dict[str, tuple[dict, dict]]:
-    """Return {source: (errors when fitted with it, errors when fitted without it)}, from the priors each time."""
+def fit_without_each(observations: Observations, state: Path | None) -> dict[str, np.ndarray]:
+    """Return {source: log errors of all rows, fitted without it from the priors}, and "": fitted with all."""
     study = Study.of_time(observations)
     known: dict[str, list[float]] = json.loads(state.read_text()) if state and state.exists() else {}
 
-    def log_errors(without: str | None) -> np.ndarray:
-        key = without or ""
-        if key not in known:
-            print(f"fitting without {without}" if without else "fitting with all sources", flush=True)
-            known[key] = study.fit(without=without).log_errors.tolist()
+    for source in ("", *study.sources):
+        if source not in known:
+            print(f"fitting without {source}" if source else "fitting with all sources", flush=True)
+            known[source] = study.fit(without=source or None).log_errors.tolist()
             if state:
                 state.write_text(json.dumps(known))
-        return np.asarray(known[key])
+    return {source: np.asarray(errors) for source, errors in known.items()}
 
-    return {
-        source: (errors_on(study, log_errors(None), source), errors_on(study, log_errors(source), source))
-        for source in study.sources
-    }
+
+def subsets(rows: Sequence[Scored], observations: Observations, fits: dict[str, np.ndarray]) -> str:
+    """Return the errors of the grades with the catalog's constants, and with those fitted without each row's source."""
+    outside = np.asarray([fits[s][i] if s in fits else np.nan for i, s in enumerate(observations.sources)])
+    place = {str(row["id"]): i for i, row in enumerate(observations.rows)}
+    lines = []
+    for name, chosen in SUBSETS.items():
+        members = [row for row in rows if row.error is not None and chosen(row)]
+        inside = errors_of(members)
+        sizes = Counter(row.group for row in members)
+        errors = np.exp([outside[place[row.id]] for row in members]) - 1.0
+        left = statistics(errors, np.asarray([1.0 / sizes[row.group] for row in members]))
+        values = [found[key] for found in (inside, left) for key in ("median", "p90")]
+        lines.append([name, inside["n"], *(percent(value) for value in values)])
+    text_ = "With the constants of the catalog, and with those fitted without the source of each row."
+    return section("Grades", ["rows", "n", "median", "p90", "left out: median", "p90"], lines, text_)
 
 
 def errors_on(study: Study, log_errors: np.ndarray, source: str) -> dict:
@@ -146,9 +166,7 @@ def peaks(observations: Observations) -> np.ndarray:
     """Return the dense peak of one accelerator in each row's precision."""
     return np.asarray(
         [
-            problem.cluster.accelerator.peak_flops[
-                operand_dtype(problem.workload.precision)
-            ]
+            problem.cluster.accelerator.peak_flops[operand_dtype(problem.workload.precision)]
             for problem in observations.problems
         ]
     )

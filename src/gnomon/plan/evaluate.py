@@ -29,12 +29,14 @@ NONE = np.zeros(1)
 class Evaluation:
     """Arrays over cases. `terms`, and `exposed` by kind of collective, are of the slowest pipeline stage.
 
+    `windows` is the computation that can hide the collectives of gradients and weights once a step.
     `busiest` is its place in STAGES. Times of `operators` are per layer and micro-batch, as their `place` says.
     """
 
     operators: tuple[PricedOperator, ...]
     terms: dict[str, Array]
     exposed: dict[str, Array]
+    windows: dict[str, Array]
     step_time_s: Array
     busiest: NDArray[np.intp]
     pipeline: PipelineCost
@@ -104,9 +106,10 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
     )
     busiest, slowest_s = _slowest(stages)
     slow = _pick(busiest, stages)
+    windows = _windows(cases, state, slow)
     exposed = {
         **{kind: cases.accumulation * slow.layers * layer.exposed[kind] for kind in LAYER_KINDS},
-        **_step_exposed(cases, state, slow),
+        **_step_exposed(cases, state, windows),
         "pipeline": pipeline.send_s,
     }
     terms = _terms(cases, work, state, layer, slow, exposed)
@@ -116,6 +119,7 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         operators=(*work.operators, *state.operators),
         terms=terms,
         exposed=exposed,
+        windows=windows,
         step_time_s=total(terms.values()),
         busiest=busiest,
         pipeline=pipeline,
@@ -266,15 +270,20 @@ def _step_idle_s(cases: Cases, work: LayerWork, state: StateWork, slow: StageWor
     return _idle_s(cases, host + micro_batches * work.data_s, host, micro_batches * slow.stalls, device)
 
 
-def _step_exposed(cases: Cases, state: StateWork, slow: StageWork) -> dict[str, Array]:
-    """Return what the step waits for the reduction of gradients, the gathering of weights, and offloaded states."""
-    storage = cases.storage
+def _windows(cases: Cases, state: StateWork, slow: StageWork) -> dict[str, Array]:
+    """Return the backward pass that can hide the reduction of gradients, the forward that can hide the gathering."""
     more = (cases.accumulation - 1.0) / cases.accumulation
     added = more * (state.accumulation.passes["input"] + state.accumulation.host_backward)
     backward = slow.passes["input"] + slow.passes["weight"] + slow.host_backward + added
     backward = backward * np.where(cases.split.zero_stage == 2, cases.accumulation, 1.0)
+    return {"gradients": backward, "weights": slow.passes["forward"]}
+
+
+def _step_exposed(cases: Cases, state: StateWork, windows: dict[str, Array]) -> dict[str, Array]:
+    """Return what the step waits for the reduction of gradients, the gathering of weights, and offloaded states."""
+    overlap = cases.storage.overlap_data
     return {
-        "gradients": exposed_s(state.reduction_s, state.last_bucket_s, backward, storage.overlap_data),
-        "weights": exposed_s(state.gather_s, NONE, slow.passes["forward"], storage.overlap_data),
+        "gradients": exposed_s(state.reduction_s, state.last_bucket_s, windows["gradients"], overlap),
+        "weights": exposed_s(state.gather_s, NONE, windows["weights"], overlap),
         "states": 2.0 * cases.split.offload_optimizer * state.optimizer_bytes / cases.host_bandwidth,
     }

@@ -17,7 +17,8 @@ class StackSpec(Noun):
 
     name: str
     layers_of: str | None = Field(
-        default=None, description="family whose layers it runs: what they take to launch and their memory passes are that family's"
+        default=None,
+        description="family whose layers it runs: what they take to launch and their memory passes are that family's",
     )
     storage: Storage = Field(
         description="autocast: fp32 weights and residual stream; mixed: 16-bit weights with fp32 masters; pure: 16-bit"

@@ -24,8 +24,6 @@ from gnomon.plan.training_3d.problem import Datacentres, Problem
 
 T = TypeVar("T")
 
-PROBE = 1e6  # so much slower that nothing hides the whole of a collective
-
 
 @dataclass(frozen=True, kw_only=True)
 class Collective:
@@ -110,7 +108,6 @@ def _data_parallel(problem: Problem, cases: Cases, evaluation: Evaluation) -> tu
     crossing = cases
     if problem.datacentres is not None:
         crossing = replace(cases, network=_network(problem.datacentres, problem, cases))
-    hidden = _hidden_s(cases)
     found = []
     for index, kind in ((0, "gradients"), (2, "weights")):
         bandwidth, latency, last = _parts(crossing, index)
@@ -124,7 +121,7 @@ def _data_parallel(problem: Problem, cases: Cases, evaluation: Evaluation) -> tu
                 latency_s=latency,
                 bandwidth_s=bandwidth / buckets,
                 total_s=total,
-                exposed_s=exposed_s(total, last, hidden[kind], cases.storage.overlap_data),
+                exposed_s=exposed_s(total, last, evaluation.windows[kind], cases.storage.overlap_data),
                 one_site_s=local_bandwidth + buckets * local_latency,
             )
         )
@@ -137,20 +134,6 @@ def _parts(cases: Cases, index: int) -> tuple[Array, Array, Array]:
     whole = gradient_reduction_s(cases)
     bandwidth = gradient_reduction_s(replace(cases, network=silent))[index]
     return bandwidth, whole[index] - bandwidth, whole[1] if index == 0 else np.zeros(1)
-
-
-def _hidden_s(cases: Cases) -> dict[str, Array]:
-    """Return the seconds of computation that can hide each collective: what a very slow one is shortened by."""
-    storage = cases.storage
-    slow = {name: getattr(storage, name) * PROBE for name in ("gradient_bytes", "weight_bytes")}
-    probe = replace(cases, storage=replace(storage, **slow))
-    total, _, gather = gradient_reduction_s(probe)
-    exposed = evaluate(probe).exposed
-    overlap = np.maximum(storage.overlap_data, 1e-9)
-    return {
-        "gradients": (total - exposed["gradients"]) / overlap,
-        "weights": (gather - exposed["weights"]) / overlap,
-    }
 
 
 def _network(datacentres: Datacentres, problem: Problem, cases: Cases) -> Network:
