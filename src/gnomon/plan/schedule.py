@@ -14,12 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from gnomon.errors import PlanError
 from gnomon.plan.schedules import CLOSED_FORMS, SCHEDULES
-from gnomon.plan.schedules.case import Array, Case, ClosedForm, StageTimes
+from gnomon.plan.schedules.case import Array, Case, ClosedForm, Integers, StageTimes
 
 __all__ = ["SCHEDULES", "PipelineCost", "StageTimes", "in_flight", "pipeline_cost", "schedule_index", "supported"]
 
 _BLOCK = 16384  # cases evaluated together: their intermediate arrays stay in the cache
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +134,8 @@ def _cost(index: int, p: Array, v: Array, m: Array, *seconds: Array) -> tuple[Ar
     case = Case(pp=p, vpp=v, num_microbatches=m, first=first, middle=middle, last=last, send_s=seconds[9])
     alone = p == 1
     busy = m * np.where(alone, first.total, form.slowest_s(case))
-    total, own_s = form.duration(case)
-    free = form.duration(replace(case, send_s=np.zeros_like(p))).total_s
+    total, own_s, found = form.duration(case)
+    free = form.duration(replace(case, send_s=np.zeros_like(p))).total_s if found is None else found
     total, own_s, free = (np.where(alone, busy, x) for x in (total, own_s, free))
     zero = np.zeros_like(p)
     held = form.in_flight(p, v, m, zero), form.in_flight(p, v, m, p - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
@@ -10,9 +10,6 @@ from pydantic import NonNegativeInt, PositiveInt
 from gnomon.errors import LayoutError
 from gnomon.spec import Layout
 from gnomon.spec._noun import Noun
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 GroupKind = Literal["tp", "cp", "ep", "dp", "pp"]
 
@@ -72,23 +69,23 @@ def _groups(kind: GroupKind, grid: dict[str, int], accelerators_per_node: int) -
     ranks = np.arange(np.prod(shape)).reshape(shape)
     members = np.moveaxis(ranks, list(grid).index(kind), -1).reshape(-1, grid[kind])
     nodes, first, copies = np.unique(members // accelerators_per_node, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(members[first, 0])
+    first_ranks = members[first[order], 0]
+    places = np.stack(np.unravel_index(first_ranks, shape), axis=1).tolist()
+    # plain Python from here on: there are as many rows as groups, and most rows are short
+    rows = zip(nodes[order].tolist(), first_ranks.tolist(), copies[order].tolist(), places, strict=True)
     return tuple(
         NodeGroup(
             kind=kind,
-            label=_label(kind, grid, int(members[first[index], 0])),
-            first_rank=int(members[first[index], 0]),
-            node_ranks=_visited(nodes[index]),
-            copies=int(copies[index]),
+            label=_label(kind, grid, place),
+            first_rank=first_rank,
+            node_ranks=tuple(dict.fromkeys(visited)),  # ranks of a group ascend, so those on one node are neighbours
+            copies=number,
         )
-        for index in np.argsort(members[first, 0])
+        for visited, first_rank, number, place in rows
     )
 
 
-def _visited(nodes: NDArray[np.int_]) -> tuple[int, ...]:
-    # ranks of a group ascend, so the ranks on one node are neighbours
-    return tuple(int(node) for node in nodes[np.insert(np.diff(nodes) != 0, 0, True)])
-
-
-def _label(kind: str, grid: dict[str, int], rank: int) -> str:
-    places = zip(grid, np.unravel_index(rank, tuple(grid.values())), strict=True)
-    return ", ".join(f"{axis} {place}" for axis, place in places if axis != kind and grid[axis] > 1)
+def _label(kind: str, grid: dict[str, int], places: list[int]) -> str:
+    axes = zip(grid.items(), places, strict=True)
+    return ", ".join(f"{axis} {place}" for (axis, degree), place in axes if axis != kind and degree > 1)

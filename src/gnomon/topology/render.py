@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,8 +14,11 @@ from gnomon.topology.draw import COLUMNS, distance_cells
 from gnomon.topology.evaluate import KindDistance, PlacementEvaluation
 from gnomon.topology.graph import NO_COMMON_SWITCH, Topology
 from gnomon.topology.groups import GROUP_KINDS
+from gnomon.topology.sources.hostlist import compress
 
 MAX_GROUPS = 16
+MAX_ROWS = 128
+"""With more nodes, the ranks that follow each other below one switch are one row."""
 
 
 def render_evaluation(evaluation: PlacementEvaluation) -> RenderableType:
@@ -34,10 +40,20 @@ def render_evaluation(evaluation: PlacementEvaluation) -> RenderableType:
 
 def render_assignment(assignment: Assignment, topology: Topology) -> RenderableType:
     """Return the nodes in rank order with their switches, the distances, and how good they are."""
+    names = assignment.node_names
+    paths = [topology.by_name[name].path for name in names]
+    runs = [(rank, rank + 1) for rank in range(len(names))] if len(names) <= MAX_ROWS else _runs(paths)
     table = _table("Nodes in the order of ranks", ("node rank", "node", "switches, from the spine"), numeric=(0,))
-    for rank, name in enumerate(assignment.node_names):
-        table.add_row(str(rank), Text(name), Text(" > ".join(topology.by_name[name].path)))
+    for start, end in runs:
+        ranks = str(start) if end == start + 1 else f"{start}-{end - 1}"
+        table.add_row(ranks, Text(compress(names[start:end])), Text(" > ".join(paths[start])))
     return Group(table, render_evaluation(assignment.evaluation), Text(verdict(assignment)))
+
+
+def _runs(paths: Sequence[tuple[str, ...]]) -> list[tuple[int, int]]:
+    """Return the first rank of each run of ranks below one switch, and the rank after it."""
+    starts = [0, *(rank for rank in range(1, len(paths)) if paths[rank] != paths[rank - 1]), len(paths)]
+    return list(pairwise(starts))
 
 
 def verdict(assignment: Assignment) -> str:

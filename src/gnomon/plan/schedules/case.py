@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +59,14 @@ def when(condition: NDArray[np.bool_], value: Array) -> Array:
 
 
 class Duration(NamedTuple):
-    """How long a step takes: over all ranks, and for the rank that takes longest from its first pass to its last."""
+    """How long a step takes: over all ranks, and for the rank that takes longest from its first pass to its last.
+
+    `free_s` is `total_s` with free transfers, where a schedule finds it along the way.
+    """
 
     total_s: Array
     unsynchronised_s: Array
+    free_s: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

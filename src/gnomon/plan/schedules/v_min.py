@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration, largest, when
+from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration
+from gnomon.plan.schedules.paths import Paths, longest_path
 from gnomon.plan.schedules.program import Program
-from gnomon.plan.schedules.v_shape import fold, repeated, slowest_folded_s
+from gnomon.plan.schedules.v_shape import repeated, slowest_folded_s
 
 
 def v_min(pp: int, num_microbatches: int) -> list[Program]:
@@ -17,49 +18,85 @@ def v_min(pp: int, num_microbatches: int) -> list[Program]:
 
 
 def _duration(case: Case) -> Duration:
-    """Return how long a step takes: the longest of the chains of passes that can be critical.
+    """Return how long a step takes.
 
-    A micro-batch goes through all chunks and back once; each of the others takes 6 passes of the longer kind, because
-    the ranks wait for one another (the paper's reason to prefer V-Half where passes are not equal).
+    Where passes differ in length the ranks wait for one another: each micro-batch takes 6 passes of the longer kind
+    (the paper's reason to prefer V-Half). Paths differ with p mod 3, as the gaps of the building block do.
     """
-    p, m, c = case.pp, case.num_microbatches, case.send_s
-    first, middle, last = fold(case)
-    f, b, w = middle.f, middle.b, middle.w
-    thirds = np.maximum(np.floor(p / 3), 1)
-    gap = p % 3 == 0  # the slots that keep passes apart
-    end_f, end_b = first.f + last.f, first.b + last.b
-    once = 2 * (p - 1) * (f + b) + end_f + end_b + w + 4 * (p - 1) * c
-    # the others wait for one another in passes of one kind, or where they turn round at the head
-    sends = (6 - 2 / thirds) * c
-    in_backwards = np.maximum(6 * b + sends, np.where(gap, 4 * (b + c) + end_b, 0.0))
-    in_forwards = np.maximum(6 * f + sends, np.where(gap, 4 * (f + c) + end_f, 0.0))
-    turning = last.f + last.b + 2 * (f + b) + 4 * c
-    around = last.f + end_b + 2 * b + first.w + 2 * c  # a weight gradient of rank 0 among backwards
-    waiting = largest(
-        (m - 1) * in_backwards + np.where(gap, np.maximum(f, 4 * f - 2 * b), 0.0),
-        (m - 1) * in_forwards + np.where(gap, np.maximum(w + 2 * b - f, 4 * b - 2 * f), 0.0),
-        when(~gap, (m - 1) * turning),
-        when(p % 3 == 2, (m - 1) * around + 2 * b - last.f - w + 4 * c),
-    )
-    first_turns = m * (end_f + end_b + f + b + 2 * c) - (thirds - 1) * (first.f + first.b) - thirds * last.f
-    first_turns = first_turns + (5 * thirds - 3) * f + (9 * thirds - 3) * b + first.w + thirds * w
-    first_turns = when(gap, first_turns + (14 * thirds - 6) * c)
-    # or the weight gradients are so long that nothing waits
-    put_off = np.floor(p / 2)
-    busy = 2 * (m - 1) * middle.total + end_f + end_b + first.w + last.w + 2 * (m + p) * c
-    busy = busy + (4 * p - 5 + put_off) / 2 * (f + b) - put_off * w
-    busy = busy + 1.5 * np.floor((p - 1) / 3) * np.abs(f - b)
-    on_first = 2 * p * (f + b) - thirds * (first.f + first.b - f - b) - 2 * first.w - 3 * last.w + 4 * (p + 1) * c
-    kept = (7 * thirds - 2) * (f + b) - (thirds - 1) * (first.f + first.b) + thirds * (w - first.w - last.w) - last.w
-    on_first = m * (first.total + last.total) + np.where(gap, kept + (14 * thirds - 4) * c, on_first)
-    # two ranks
-    pair = 2 * (m + 1) * c
-    forth = first.total + m * (turning - 4 * c) + pair
-    back = first.f + 2 * f + m * (around - 2 * c) + pair
-    two_first = m * (first.total + last.total) + 2 * (f + b) - last.w + 4 * c
-    more = largest(once + waiting, first_turns, busy, on_first)
-    total: Array = np.where(p == 2, largest(forth, back, two_first), more)
-    return Duration(total, total)
+    p = case.pp.astype(np.int64)
+    return longest_path(case, np.where(p <= 2, 3, p % 3), _PATHS)
+
+
+def _turns(p: Array, m: Array) -> Array:
+    """Return how often a path begins a turn of the cycle of p / 3 ranks."""
+    return np.ceil((m - 1) / np.floor(p / 3))
+
+
+def _two_turns(p: Array, m: Array) -> Array:
+    """Return the turns of two cycles in alternation, of p / 3 ranks and one more."""
+    cycle = np.floor(p / 3)
+    turns: Array = np.floor(2 * (m - cycle - 2) / (2 * cycle + 1))
+    return turns
+
+
+_TWO = Paths(
+    """
+    1 m m | 2 2m 0 | m m 0 | 2m+2
+    1 1 1 | 2m 2m 0 | m m 0 | 2m+2
+    m m m | 2 2 0 | m m m-1 | 4
+    """
+)
+_REST_0 = Paths(
+    """
+    m-p/3+1 m-p/3+1 m-p/3 | 7p/3-2 7p/3-2 p/3 | m m m-p/3-1 | 14p/3-4
+    m-p/3+1 m-p/3+1 1 | m+5p/3-3 m+3p-3 p/3 | m-p/3 m 0 | 2m+14p/3-6
+    p/3+2 m-p/3+1 1 | 7p/3-2 4m+p-6 p/3 | p/3+1 m 0 | 4m+10p/3-8
+    2 m-p/3+1 1 | 2p-2 4m+8p/3-8 0 | 1 m-p/3+1 0 | 4m+14p/3-10
+    m-p/3+1 2 1 | 4m+8p/3-9 2p+1 0 | m-p/3 1 0 | 4m+14p/3-10
+    q+1 2 1 | 6m+2p-2q-9 2p+1 0 | q 1 0 | 6m+4p-2q-10
+    2 q+1 1 | 2p-2 6m+2p-2q-8 0 | 1 q+1 0 | 6m+4p-2q-10
+    2 q+1 1 | 2p+1 6m+2p-2q-9 0 | 1 q 0 | 6m+4p-2q-10
+    r 3 1 | 6m-p-2r-1 5p-7 0 | r-1 2 0 | 6m+4p-2r-8
+    3 r 1 | 5p-7 6m-p-2r-1 0 | 2 r-1 0 | 6m+4p-2r-8
+    m-p/3+1 m-p/3+1 m-2p/3 | 7p/3-2 11p/3-2 p/3 | m-p/3 m m-2p/3-1 | 6p-4
+    """,
+    q=_turns,
+    r=lambda p, m: np.ceil(m / (p / 3)),
+)
+_REST_1 = Paths(
+    """
+    m-2p/3+2/3 m-p/3+1/3 m-p/3+1/3 | 8p/3-8/3 8p/3-8/3 0 | m m m-p/3-2/3 | 16p/3-16/3
+    m-2p/3+2/3 m-2p/3+2/3 m-2p/3+2/3 | 10p/3-10/3 10p/3-10/3 0 | m m m-2p/3-1/3 | 20p/3-20/3
+    1 1 1 | 2m+2p-4 2m+2p-4 0 | m m 0 | 4m+4p-8
+    1 1 1 | 2p-2 6m+2p-8 0 | 1 1 0 | 6m+4p-2q-10
+    1 1 1 | 6m+2p-8 2p-2 0 | 1 1 0 | 6m+4p-2q-10
+    1 1 1 | 3m+2p-q-5 3m+2p-q-5 0 | q+1 q+1 0 | 6m+4p-2q-10
+    s s s | 2p-2 6m+2p-6s-2 0 | s s s-1 | 6m+4p-6s-6
+    m-2p/3+2/3 m-2p/3+2/3 m-2p/3+2/3 | 2p-2 6p-6 0 | m-2p/3+2/3 m-2p/3+2/3 m-2p/3-1/3 | 8p-10
+    """,
+    q=_turns,
+    s=lambda p, m: np.ceil(m / ((p + 2) / 3)),
+)
+_REST_2 = Paths(
+    """
+    1 m-p/3+2/3 m-p/3+2/3 | 8p/3-10/3 2m+2p-4 0 | m m 0 | 2m+14p/3-22/3
+    1 m-p/3+2/3 m-p/3+2/3 | 2p-2 2m+10p/3-20/3 0 | m-p/3+2/3 m-p/3+2/3 0 | 2m+16p/3-26/3
+    1 1 1 | 2m+2p-4 2m+2p-4 0 | m m 0 | 4m+4p-8
+    1 1 1 | 2p-2 6m+2p-8 0 | 1 1 0 | 6m+4p-2q-10
+    1 1 1 | 6m+2p-8 2p-2 0 | 1 1 0 | 6m+4p-2q-10
+    1 1 1 | 3m+2p-q-5 3m+2p-q-5 0 | q+1 q+1 0 | 6m+4p-2q-10
+    1 1 1 | 3m+2p-n-4 3m+2p-n-4 0 | n n 0 | 6m+4p-2u-14
+    1 x+1 x+1 | 2p-2 6m+2p-4x-8 0 | x+1 x+1 0 | 6m+4p-4x-2e-10
+    m-2p/3+4/3 m-p/3+2/3 m-p/3+2/3 | 8p/3-10/3 10p/3-14/3 0 | m m m-2p/3+1/3 | 6p-8
+    m-p/3+2/3 m-2p/3+4/3 m-2p/3+4/3 | 10p/3-14/3 8p/3-10/3 p/3-2/3 | m m m-2p/3+1/3 | 6p-8
+    """,
+    q=_turns,
+    n=lambda p, m: (p + 1) / 3 * _two_turns(p, m) + 2 * (p + 4) / 3 - m,
+    u=_two_turns,
+    x=lambda p, m: np.floor((m - 1) / ((p + 1) / 3)),
+    e=lambda p, m: np.where((m - 1) % ((p + 1) / 3) == 0, 0.0, 1.0),
+)
+_PATHS = {0: _REST_0, 1: _REST_1, 2: _REST_2, 3: _TWO}
 
 
 def _in_flight(p: Array, v: Array, m: Array, rank: Array) -> Array:
