@@ -158,6 +158,7 @@ _ODD = Paths(
     m-p+1 m-p/2+1/2 m-p/2+1/2 | 2p-1 4p-7 1 | m-p/2+3/2 m-p/2+3/2 m-p/2-3/2 | 6p-8
     m-p+1 m-p+1 m-p+1 | 5p/2-5/2 9p/2-9/2 p/2-1/2 | m-p/2+1/2 m-p/2+1/2 m-p-1 | 7p-7
     m-p+1 m-p+1 m-p+1 | 2p 6p-12 p/2+1/2 | m-p+3 m-p+3 m-p-1 | 7p-9
+    1 1 1 | 2p-1 4m+2p-9 y+1 | 2 2 0 | 4m+4p-2y-12
     1 1 1 | 2m+p-3 2m+3p-5 2m-p-1 | 1 1 0 | 5p-5
     1 1 1 | 2m+p-z-2 2m+3p-z-8 2m-p-1 | z+2 z+2 0 | m+11p/2-z-17/2
     """,
@@ -166,6 +167,7 @@ _ODD = Paths(
     r=lambda p, m: np.floor((m - 4) / ((p - 1) / 2)),
     e=lambda p, m: np.where((m - 3) % ((p - 1) / 2) == 0, 1.0, 0.0),  # the last micro-batch of such a turn
     u=lambda p, m: np.ceil((m - 1) / ((p - 1) / 2)),
+    y=lambda p, m: _turns(m + 2, (p - 3) / 2),
     z=lambda p, m: (m + (p + 1) / 2) % 2,
 )
 _PATHS = {2: _TWO, 3: _THREE, 4: _FOUR, 5: _FIVE, 6: _EVEN, 7: _ODD}

@@ -103,7 +103,8 @@ def _in_flight(p: Array, v: Array, m: Array, rank: Array) -> Array:
     """Return the peak of the building block; where p = 3k + 2 its gaps leave every third rank less to hold."""
     most = np.floor((p + 4) / 3)
     gaps = (p % 3 == 2) & (rank % 3 == 0)
-    return np.minimum(most - np.where(gaps, np.where(rank == 0, 0.5, 1.0), 0.0), m)
+    alive: Array = np.minimum(most - np.where(gaps, np.where(rank == 0, 0.5, 1.0), 0.0), m)
+    return alive
 
 
 V_MIN = ClosedForm(
