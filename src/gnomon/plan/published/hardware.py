@@ -79,6 +79,9 @@ def cluster_of(row: Row) -> ClusterSpec:
     note = " ".join(text(row, c) for c in ("interconnect_note", "zero_stage_or_fsdp"))
     named = next((c for key, c in NAMED_CLUSTERS.items() if key in note), None)
     name = named or USUAL_CLUSTERS.get(accelerator) or _cluster_with(accelerator)
+    if name is None and ranks == 1:
+        alone = {"name": accelerator, "accelerator": accelerator, "accelerators_per_node": 1}
+        return cluster_from_mapping(alone)
     if name is None:
         raise PlanError(f"hardware is {row.get('hardware')!r}, for which the catalog has no cluster")
     try:

@@ -11,7 +11,7 @@ from gnomon.errors import GnomonError, PlanError
 from gnomon.plan.published.columns import integer, number, text
 from gnomon.plan.published.hardware import cluster_of
 from gnomon.plan.published.stacks import recompute_of, stack_of, storage_of, zero_of
-from gnomon.spec import ClusterSpec, Layout, MLASpec, ModelSpec, MoESpec, StackSpec, Workload
+from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 Row = Mapping[str, Any]
 
@@ -118,27 +118,27 @@ def _moe(row: Row, layers: int) -> dict[str, Any] | None:
     shared = integer(row, "n_shared_experts", 0) or 0
     width = integer(row, "moe_ffn_hidden") or needed(row, "ffn_hidden")
     shared_width = integer(row, "shared_ffn_hidden", 0) or shared * width
-    return MoESpec(
-        num_experts=experts,
-        experts_per_token=needed(row, "top_k"),
-        expert_ffn_size=width,
-        num_shared_experts=shared if shared_width else 0,
-        shared_expert_ffn_size=shared_width if shared else 0,
-        num_dense_layers=layers - (layers - dense) // period,
-    ).to_mapping()
+    return {
+        "num_experts": experts,
+        "experts_per_token": needed(row, "top_k"),
+        "expert_ffn_size": width,
+        "num_shared_experts": shared if shared_width else 0,
+        "shared_expert_ffn_size": shared_width if shared else 0,
+        "num_dense_layers": layers - (layers - dense) // period,
+    }
 
 
 def _mla(row: Row) -> dict[str, Any] | None:
     rank = integer(row, "kv_lora_rank")
     if not rank:
         return None
-    return MLASpec(
-        q_lora_rank=integer(row, "q_lora_rank") or None,
-        kv_lora_rank=rank,
-        qk_nope_head_dim=needed(row, "qk_nope_dim"),
-        qk_rope_head_dim=needed(row, "qk_rope_dim"),
-        v_head_dim=needed(row, "v_head_dim"),
-    ).to_mapping()
+    return {
+        "q_lora_rank": integer(row, "q_lora_rank") or None,
+        "kv_lora_rank": rank,
+        "qk_nope_head_dim": needed(row, "qk_nope_dim"),
+        "qk_rope_head_dim": needed(row, "qk_rope_dim"),
+        "v_head_dim": needed(row, "v_head_dim"),
+    }
 
 
 def layout_of(row: Row, stack: StackSpec) -> Layout:

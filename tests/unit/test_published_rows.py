@@ -1,0 +1,126 @@
+"""What the words of a row mean to the planner, and runs of papers that no constant was fitted to."""
+
+from __future__ import annotations
+
+import pytest
+
+from gnomon.plan.published.predict import predict
+from gnomon.plan.published.rows import problem_of
+
+GPT = {
+    "id": "a",
+    "source": "somebody",
+    "year": "2023",
+    "hardware": "A100-80GB",
+    "accel_per_node": "8",
+    "n_accel": "64",
+    "n_layers": "48",
+    "hidden": "6144",
+    "n_heads": "48",
+    "vocab": "51200",
+    "seq_len": "2048",
+    "gbs": "256",
+    "mbs": "1",
+    "precision": "bf16",
+}
+
+
+def problem(**columns: object):
+    return problem_of({**GPT, **{name: str(value) for name, value in columns.items()}})
+
+
+@pytest.mark.parametrize(
+    ("columns", "family"),
+    [
+        ({"source": "torchtitan", "zero_stage_or_fsdp": "FSDP"}, "fsdp"),
+        ({"source": "torchtitan", "zero_stage_or_fsdp": "FSDP", "overlap_notes": "torch.compile"}, "fsdp-compiled"),
+        (
+            {"source": "torchtitan", "zero_stage_or_fsdp": "FSDP", "precision": "fp8", "hardware": "H100"},
+            "fsdp-compiled",
+        ),
+        ({"source": "IBM fms-fsdp", "zero_stage_or_fsdp": "FSDP"}, "fsdp-compiled"),
+        ({"zero_stage_or_fsdp": "ZeRO-3 (DeepSpeed)"}, "deepspeed"),
+        ({"source": "MaxText", "hardware": "TPU-v5p"}, "xla"),
+        ({"year": 2021}, "megatron"),
+        ({"flash_attention": 0, "pp_schedule": "1F1B (DeepSpeed)"}, "megatron-deepspeed"),
+        ({}, "megatron-core"),
+    ],
+)
+def test_software_families(columns: dict, family: str) -> None:
+    assert problem(**columns).stack.name == family
+
+
+def test_families_that_run_the_same_layers_launch_them_alike() -> None:
+    ours, theirs = problem(year=2021).stack, problem(flash_attention=0, pp_schedule="1F1B (DeepSpeed)").stack
+    assert (ours.dispatch_s, ours.run_ahead, ours.elementwise_passes) == (
+        theirs.dispatch_s,
+        theirs.run_ahead,
+        theirs.elementwise_passes,
+    )
+    assert ours.split_sends != theirs.split_sends
+
+
+def test_shards_stay_gathered_between_pipeline_stages() -> None:
+    assert problem(zero_stage_or_fsdp="FSDP").layout.zero_stage == 3
+    assert problem(zero_stage_or_fsdp="FSDP", pp=4).layout.zero_stage == 1
+    assert problem(zero_stage_or_fsdp="HSDP 8", pp=4).layout.shard_ranks is None
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "chunks"),
+    [
+        ("1F1B", "1f1b", 1),
+        ("1F1B-I", "1f1b", 2),
+        ("interleaved", "1f1b", 2),
+        ("1f1b-interleaved-vpp4", "1f1b", 4),
+        ("ZB-1p", "zb-h1", 1),
+        ("ZB-2p", "zb-h2", 1),
+        ("zbv-formatted", "zb-v", 1),
+    ],
+)
+def test_schedules(name: str, schedule: str, chunks: int) -> None:
+    layout = problem(pp=4, pp_schedule=name).layout
+    assert (layout.schedule, layout.vpp) == (schedule, chunks)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"experts": 4, "top_k": 8, "moe_ffn_hidden": 1024}, "experts_per_token=8 exceeds num_experts=4"),
+        ({"experts": 8, "top_k": 2, "moe_ffn_hidden": -1}, "greater than 0"),
+        ({"hardware": "RTX-4090"}, "the catalog has no cluster"),
+        ({"tp": 5}, "does not divide n_accel=64"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(columns: dict, words: str) -> None:
+    found = predict([{**GPT, **{name: str(value) for name, value in columns.items()}}])[0]
+    assert found.refused is not None
+    assert words in found.refused
+
+
+def test_one_accelerator_needs_no_cluster() -> None:
+    assert predict([{**GPT, "hardware": "RTX-4090", "n_accel": "1", "n_layers": "4", "gbs": "1"}])[0].refused is None
+
+
+# Korthikanti et al., arXiv 2205.05198, table 5: (GPUs, layers, hidden, heads, pp, vpp, batch, micro-batch, seconds with
+# everything computed again, seconds with sequence parallelism and selective recomputation)
+REDUCING_RECOMPUTATION = [
+    (8, 48, 6144, 64, 1, 1, 4, 4, 1.42, 1.10),
+    (64, 96, 12288, 96, 8, 3, 64, 1, 18.13, 13.75),
+    (280, 105, 20480, 128, 35, 3, 280, 1, 49.05, 37.83),
+    (512, 128, 25600, 160, 64, 1, 512, 1, 94.42, 71.49),
+]
+
+
+@pytest.mark.parametrize("run", REDUCING_RECOMPUTATION, ids=["22B", "175B", "530B", "1T"])
+def test_runs_of_a_paper_that_nothing_was_fitted_to(run: tuple) -> None:
+    ranks, layers, hidden, heads, pp, vpp, batch, micro_batch, *measured = run
+    columns = {"n_accel": ranks, "n_layers": layers, "hidden": hidden, "n_heads": heads, "tp": 8, "pp": pp}
+    columns |= {"vp_or_interleave": vpp, "gbs": batch, "mbs": micro_batch, "precision": "fp16", "year": 2022}
+    columns |= {"interconnect_note": "Selene"}
+    row = {**GPT, **{name: str(value) for name, value in columns.items()}}
+    full, selective = predict([{**row, "recompute": "full", "sp": "0"}, {**row, "recompute": "selective", "sp": "1"}])
+    assert full.step_time_s == pytest.approx(measured[0], rel=0.2)
+    assert selective.step_time_s == pytest.approx(measured[1], rel=0.2)
+    # what the paper is about: how much the two differ
+    assert selective.step_time_s / full.step_time_s == pytest.approx(measured[1] / measured[0], rel=0.05)
