@@ -37,6 +37,7 @@ def _weights(m: Array, ranks: Array) -> Array:
 
 _TWO = Paths(
     """
+    3 m 1 | 4 2m-2 0 | 2 m-1 0 | 2m+2
     m m m | 2 0 0 | m m m | 2
     2 m 1 | 4 2m 0 | 1 m-1 0 | 2m+2
     m 2 1 | 2m 4 m-2 | m-1 1 0 | 2m+2
@@ -75,6 +76,7 @@ _THREE = Paths(
 )
 _FOUR = Paths(
     """
+    2 2 1 | 4m 6 2m-6 | 2 1 1 | 2m+12
     m-1 m-1 m-2 | 6 6 0 | m m m-1 | 12
     m-2 m-2 m-3 | 10 10 3 | m-2 m-2 m-3 | 16
     m-2 m-1 m-3 | 6 10 2 | m-2 m m-3 | 16
@@ -97,6 +99,7 @@ _FOUR = Paths(
 )
 _FIVE = Paths(
     """
+    2 2 2 | 3q+2 3q+10 q-2 | q q 0 | 6q+12
     m-2 m-2 m-2 | 8 8 0 | m m m-1 | 16
     m-4 m-2 m-2 | 10 10 0 | m m m-3 | 20
     m-4 m-4 m-4 | 12 12 2 | m m m-5 | 24

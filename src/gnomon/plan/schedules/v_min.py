@@ -39,6 +39,13 @@ def _two_turns(p: Array, m: Array) -> Array:
     return turns
 
 
+def _in_last(p: Array, m: Array) -> Array:
+    """Return how often a path through those two cycles meets the last chunk."""
+    turns = _two_turns(p, m)
+    met: Array = np.minimum((p + 1) / 3 * turns + 2 * (p + 4) / 3 - m, np.floor(turns / 2) + 6)
+    return met
+
+
 _TWO = Paths(
     """
     1 m m | 2 2m 0 | m m 0 | 2m+2
@@ -48,6 +55,7 @@ _TWO = Paths(
 )
 _REST_0 = Paths(
     """
+    m-p/3+1 m-2p/3+1 m-2p/3 | 16p/3-4 2p-1 1 | m-p/3 m-2p/3 m-2p/3-1 | 22p/3-6
     m-p/3+1 m-p/3+1 m-p/3 | 7p/3-2 7p/3-2 p/3 | m m m-p/3-1 | 14p/3-4
     m-p/3+1 m-p/3+1 1 | m+5p/3-3 m+3p-3 p/3 | m-p/3 m 0 | 2m+14p/3-6
     p/3+2 m-p/3+1 1 | 7p/3-2 4m+p-6 p/3 | p/3+1 m 0 | 4m+10p/3-8
@@ -91,7 +99,7 @@ _REST_2 = Paths(
     m-p/3+2/3 m-2p/3+4/3 m-2p/3+4/3 | 10p/3-14/3 8p/3-10/3 p/3-2/3 | m m m-2p/3+1/3 | 6p-8
     """,
     q=_turns,
-    n=lambda p, m: (p + 1) / 3 * _two_turns(p, m) + 2 * (p + 4) / 3 - m,
+    n=_in_last,
     u=_two_turns,
     x=lambda p, m: np.floor((m - 1) / ((p + 1) / 3)),
     e=lambda p, m: np.where((m - 1) % ((p + 1) / 3) == 0, 0.0, 1.0),

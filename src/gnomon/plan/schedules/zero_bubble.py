@@ -50,9 +50,10 @@ def _duration(case: Case, depth: int) -> Duration:
     # until the last B of the last rank: it stays there, or (ZB-H1) goes back to where a micro-batch takes longest
     at_last = [fill + m * both_last + early]
     if depth == 1:
-        # a weight gradient hides two transfers; two ranks alone share theirs
-        pair = (both_first + both_last + np.maximum(first.backward_weight, last.backward_weight)) / 2 + c
-        slowest = largest(first.total, last.total, np.where(p > 2, both + np.maximum(w, 2 * c), pair))
+        # micro-batches wait for one another on a rank, or on all of them: a turn of p micro-batches has one W
+        turn_w = largest(first.backward_weight, last.backward_weight, when(p > 2, w))
+        around = (both_first + (p - 2) * both + both_last + turn_w + 2 * (p - 1) * c) / p
+        slowest = largest(first.total, last.total, when(p > 2, both + w), around)
         steady = 2 * both_first + first.backward_weight + 2 * (p - 2) * both + 2 * both_last + 4 * (p - 1) * c
         missing = p - m
         short = both_first + (2 * (p - 2) - missing) * both + 2 * both_last + (4 * (p - 1) - 2 - 2 * missing) * c
