@@ -50,15 +50,19 @@ def _duration(case: Case, depth: int) -> Duration:
     # until the last B of the last rank: it stays there, or (ZB-H1) goes back to where a micro-batch takes longest
     at_last = [fill + m * both_last + early]
     if depth == 1:
-        # micro-batches wait for one another on a rank, or on all of them: a turn of p micro-batches has one W
-        turn_w = largest(first.backward_weight, last.backward_weight, when(p > 2, w))
-        around = (both_first + (p - 2) * both + both_last + turn_w + 2 * (p - 1) * c) / p
-        slowest = largest(first.total, last.total, when(p > 2, both + w), around)
+        # micro-batches wait for one another on a rank, or go round all of them: p micro-batches a turn, with one W
+        around = first.total + (p - 2) * both + both_last + 2 * (p - 1) * c
+        slowest = largest(first.total, last.total, when(p > 2, both + w))
+        turns = np.floor((m - p - 1) / p)
+        rest = m - p - 1 - p * turns
+        partly = largest(rest * slowest, when((p > 2) & (rest > 0), rest * both + w + 2 * (rest - 1) * c))
+        waiting = np.maximum((m - p - 1) * slowest, turns * around + partly)
         steady = 2 * both_first + first.backward_weight + 2 * (p - 2) * both + 2 * both_last + 4 * (p - 1) * c
-        missing = p - m
+        steady = when(m > p, steady + waiting)
+        missing = np.maximum(p - m, 0)
         short = both_first + (2 * (p - 2) - missing) * both + 2 * both_last + (4 * (p - 1) - 2 - 2 * missing) * c
-        steady = steady + (m - p - 1) * slowest
-        at_last.append(when(m > 1, np.where(m > p, steady, short)) + first.backward_weight - drain)
+        short = short + np.maximum(m - p, 0) * last.total
+        at_last.append(when(m > 1, np.maximum(steady, short)) + first.backward_weight - drain)
 
     reached = largest(*at_last)
     # or it stays on the rank before the last, from where it goes on to the first
