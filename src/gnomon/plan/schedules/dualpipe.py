@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration, largest, when
+from gnomon.plan.schedules.paths import Paths, longest_path
 from gnomon.plan.schedules.program import Kind, Operation, Program, Together
 
 
@@ -73,36 +74,36 @@ def _slowest_s(case: Case) -> Array:
 
 
 def _duration(case: Case) -> Duration:
-    """Return how long a step takes: the longest of the chains of passes that can be critical.
+    """Return how long a step takes.
 
     For equal stages and free transfers the bubble is the paper's (pp / 2 - 1)(F&B + B - 3 W) with F&B = F + B + W.
     """
-    p, m, c = case.pp, case.num_microbatches, case.send_s
-    first, middle, last = case.first, case.middle, case.last
-    f, b, w = middle.forward, middle.backward_input, middle.backward_weight
-    inner, half = p / 2 - 1, m / 2
-    both_ends = first.total + last.total
-    # a chain that goes round all ranks meets the ends once every p micro-batches, or once if they are fast
-    slower = both_ends - 2 * middle.total
-    last_trip = first.forward - f + last.backward_weight - w
-    round_trips = np.where(slower > 0, slower * m / p - last_trip, slower)
-    hop = (p - 1) * c
-    sends = (4 * inner + m * (p - 1) / p) * c
-    shape = largest(f + 2 * b - w, f + b - c, 2 * (f - c)) * inner  # what the ramps add to an equal share of all passes
-    even = m * middle.total + round_trips + shape + sends
-    # the chain stays on an end rank while that is in its steady state
-    steady = half - p + 1
-    turn = both_ends - first.forward - last.backward_weight
-    detour = np.maximum(0.0, (p - 2) * (first.forward - f) - hop)
-    mixed = steady * both_ends + (2 * p - 2) * middle.total + shape + np.minimum(4 * hop, sends) + detour
-    mixed = mixed + turn - (f + 2 * b + w)
-    going = np.maximum(0.0, (p - 2) * (f - first.forward) + hop)
-    leaving = (p - 2) * b + hop - inner * (first.backward_input + first.backward_weight)
-    on_ends = half * both_ends + going + np.maximum(0.0, leaving)
-    two = half * both_ends + (half + 1) * c
-    total = np.where(p > 2, largest(even, mixed, on_ends), two)
-    return Duration(total, total)
+    stages = (case.first, case.middle, case.last)
+    seconds = [x for s in stages for x in (s.forward, s.backward_input, s.backward_weight)]
+    return longest_path(case, seconds, np.where(case.pp <= 2, 2, 4), {2: _TWO, 4: _MORE})
 
+
+_TWO = Paths("m/2 m/2 m/2 | 0 0 0 | m/2 m/2 m/2 | m/2+1")
+_MORE = Paths(
+    """
+    m/2-p+1 m/2-p+2 m/2-p+2 | 5p/2-4 3p-6 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 4p+2e-6
+    l+e l+e+1 l+e+1 | m+p/2-2l-2e-2 m+p-2l-2e-4 m-p/2-2l-2e | l+e+1 l+e+1 l+e | m+2p+k-2l-e-5
+    m/2 m/2-p/2+1 m/2-p/2+1 | 0 p-2 0 | m/2 m/2 m/2 | p-1
+    m/2-p+1 m/2-p/2+1 m/2-p/2+1 | 3p/2-2 2p-4 p/2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2 | 3p-3
+    m/2-1 m/2-p+2 m/2-p+2 | 3p/2-2 3p-6 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 3p+2e-5
+    m/2-p+2 m/2-p/2+1 m/2-p/2+1 | p-2 p-2 0 | m/2 m/2 m/2 | 2p-2
+    m/2-1 m/2-p/2+1 m/2-p/2+1 | p/2 2p-4 p/2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2 | 2p-2
+    m/2-1 m/2-p/2+1 m/2-p/2+1 | 3p/2-2 2p-4 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 2p+2e-4
+    m/2 m/2 m/2 | 0 0 0 | m/2 m/2 m/2 | 0
+    k k+1 k+1 | m+p/2-2k-2 m+p-2k-4 m-p/2-2k | k+1 k+1 k | m+2p-l-5
+    m/2-p+1 m/2-p+2 m/2-p+2 | 3p-4 5p/2-4 3p/2-2 | m/2-p+1 m/2-p+1 m/2-p+1 | 7p/2+2e-5
+    m/2-p+2 m/2-p+2 m/2-p+2 | 2p-4 2p-4 p-2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2+1 | 3p-3
+    m/2-1 m/2 m/2 | p/2 p-2 p/2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2 | p-2
+    """,
+    k=lambda p, m: np.floor((m - 2) / p),  # turns around all ranks, which meet the ends of the model once
+    l=lambda p, m: np.floor((m - 4) / p),
+    e=lambda p, m: np.where(m > 2 * p, 1.0, 0.0),
+)
 
 DUALPIPE = ClosedForm(
     duration=_duration,

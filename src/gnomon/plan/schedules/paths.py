@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from gnomon.plan.schedules.case import Array, Case, Duration, Integers
-from gnomon.plan.schedules.v_shape import Chunk, fold
 
 Round = Callable[[Array, Array], Array]
 _Terms = tuple[tuple[int, float], ...]  # (which of the nine times, factor)
@@ -30,11 +29,11 @@ class _Path(NamedTuple):
 
 
 class Paths:
-    """Paths through a folded pipeline, one a line: `F B W | F B W | F B W | sends`.
+    """Paths through a pipeline, one a line: `F B W | F B W | F B W | sends`.
 
-    The three groups count the passes of the first chunk of the model, of a middle one and of the last. A count is a
-    sum of multiples of p (ranks), m (micro-batches) and of the letters in `rounds`: how often a path can go round a
-    cycle of ranks that wait for each other, as a function of p and m.
+    The three groups count the passes of the first part of the model (stage, or chunk of a folded model), of a middle
+    one and of the last. A count is a sum of multiples of p (ranks), m (micro-batches) and of the letters in `rounds`:
+    how often a path can go round a cycle of ranks that wait for each other, as a function of p and m.
     """
 
     def __init__(self, table: str, **rounds: Round) -> None:
@@ -59,20 +58,15 @@ class Paths:
         return total, free
 
 
-def longest_path(case: Case, kind: Integers, tables: Mapping[int, Paths]) -> Duration:
-    """Return the time of folded pipelines, each by the table of its kind."""
-    times = [t for chunk in fold(case) for t in _times(chunk)]
+def longest_path(case: Case, seconds: list[Array], kind: Integers, tables: Mapping[int, Paths]) -> Duration:
+    """Return the time of pipelines, each by the table of its kind; `seconds` as of `Paths.longest`."""
     total, free = np.empty_like(case.pp), np.empty_like(case.pp)
     for key, table in tables.items():
         here = np.flatnonzero(kind == key)
         if here.size:
             send_s, p, m = (x[here] for x in (case.send_s, case.pp, case.num_microbatches))
-            total[here], free[here] = table.longest([t[here] for t in times], send_s, p, m)
+            total[here], free[here] = table.longest([t[here] for t in seconds], send_s, p, m)
     return Duration(total, total, free)
-
-
-def _times(chunk: Chunk) -> tuple[Array, Array, Array]:
-    return chunk.f, chunk.b, chunk.w
 
 
 def _weighted(terms: _Terms, seconds: list[Array]) -> Array:

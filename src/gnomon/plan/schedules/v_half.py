@@ -7,7 +7,7 @@ import numpy as np
 from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration
 from gnomon.plan.schedules.paths import Paths, longest_path
 from gnomon.plan.schedules.program import Program
-from gnomon.plan.schedules.v_shape import repeated, slowest_folded_s
+from gnomon.plan.schedules.v_shape import chunk_seconds, repeated, slowest_folded_s
 
 
 def v_half(pp: int, num_microbatches: int) -> list[Program]:
@@ -20,7 +20,7 @@ def v_half(pp: int, num_microbatches: int) -> list[Program]:
 def _duration(case: Case) -> Duration:
     """Return how long a step takes; short pipelines have paths of their own."""
     p = case.pp.astype(np.int64)
-    return longest_path(case, np.where(p < 6, np.maximum(p, 2), 6 + p % 2), _PATHS)
+    return longest_path(case, chunk_seconds(case), np.where(p < 6, np.maximum(p, 2), 6 + p % 2), _PATHS)
 
 
 def _turns(m: Array, ranks: Array) -> Array:

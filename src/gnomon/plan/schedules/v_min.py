@@ -7,7 +7,7 @@ import numpy as np
 from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration
 from gnomon.plan.schedules.paths import Paths, longest_path
 from gnomon.plan.schedules.program import Program
-from gnomon.plan.schedules.v_shape import repeated, slowest_folded_s
+from gnomon.plan.schedules.v_shape import chunk_seconds, repeated, slowest_folded_s
 
 
 def v_min(pp: int, num_microbatches: int) -> list[Program]:
@@ -24,7 +24,7 @@ def _duration(case: Case) -> Duration:
     (the paper's reason to prefer V-Half). Paths differ with p mod 3, as the gaps of the building block do.
     """
     p = case.pp.astype(np.int64)
-    return longest_path(case, np.where(p <= 2, 3, p % 3), _PATHS)
+    return longest_path(case, chunk_seconds(case), np.where(p <= 2, 3, p % 3), _PATHS)
 
 
 def _turns(p: Array, m: Array) -> Array:

@@ -46,6 +46,11 @@ def fold(case: Case) -> tuple[Chunk, Chunk, Chunk]:
     return ends[0], Chunk(f=halves[0], b=halves[1], w=halves[2]), ends[1]
 
 
+def chunk_seconds(case: Case) -> list[Array]:
+    """Return the seconds of F, B and W in the first chunk of the model, a middle one and the last."""
+    return [seconds for chunk in fold(case) for seconds in (chunk.f, chunk.b, chunk.w)]
+
+
 def slowest_folded_s(case: Case) -> Array:
     """Return what the slowest rank of a folded model computes for one micro-batch."""
     first, _, last = fold(case)
