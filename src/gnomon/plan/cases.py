@@ -80,7 +80,6 @@ class Storage:
     dispatch_optimizer_s: Array
     collective_dispatch_s: Array
     step_overhead_s: Array
-    split_sends: Array
     overlap_tensor: Array
     overlap_data: Array
     overlap_shard: Array
@@ -100,7 +99,6 @@ class Storage:
         masters = {"autocast": 8.0, "mixed": 8.0 if wide else 12.0, "pure": 2.0 * compute}[stack.storage]
         measured = cluster.efficiency
         same = (
-            "split_sends",
             "collective_dispatch_s",
             "step_overhead_s",
             "overlap_tensor",

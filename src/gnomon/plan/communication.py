@@ -101,11 +101,12 @@ def shard_traffic(cases: Cases) -> tuple[Array, Array]:
 
 
 def stage_send_s(cases: Cases) -> Array:
-    """Return the seconds to send one micro-batch's activations to the next pipeline stage."""
+    """Return the seconds to send one micro-batch's activations to the next pipeline stage.
+
+    Each tensor-parallel rank sends its part (Megatron-LM, arXiv 2104.04473, section 4.1); DeepSpeed does likewise.
+    """
     split = cases.split
-    ways = np.where(cases.storage.split_sends > 0, split.tp, 1.0)
-    tokens = np.minimum(cases.stream_tokens, cases.tokens / ways)
-    size = tokens * cases.model.hidden * cases.storage.stream_bytes
+    size = cases.tokens / split.tp * cases.model.hidden * cases.storage.stream_bytes
     return send_s(size, cases.network, split.tp * split.cp * split.dp, split.pp)
 
 
@@ -135,8 +136,10 @@ def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
         grads = size * storage.gradient_bytes / np.where(fully, held, 1.0)
         scattered = (split.zero_stage >= 1) & ~fully
         times = np.where(split.zero_stage == 2, cases.accumulation, 1.0)
-        total = total + times * np.where(scattered, all_gather_s(grads, path), all_reduce_s(grads, path))
-        gather = gather + np.where(scattered, all_gather_s(size * storage.weight_bytes, path), 0.0)
+        apart = all_gather_s(grads, path) / storage.shard_rate
+        total = total + times * np.where(scattered, apart, all_reduce_s(grads, path))
+        weights = all_gather_s(size * storage.weight_bytes, path) / storage.shard_rate
+        gather = gather + np.where(scattered, weights, 0.0)
     return total, np.zeros_like(total), gather
 
 

@@ -9,7 +9,11 @@ from pydantic import Field, NonNegativeFloat
 from gnomon.spec._noun import Noun
 
 Storage = Literal["autocast", "mixed", "pure"]
-LAYER_FIELDS = ("dispatch_s", "collective_dispatch_s", "run_ahead", "step_overhead_s", "elementwise_passes")
+# what a family takes from another one whose code it runs: {field that names the other: constants}
+SHARED_FIELDS = {
+    "layers_of": ("dispatch_s", "collective_dispatch_s", "run_ahead", "step_overhead_s", "elementwise_passes"),
+    "shards_of": ("shard_rate",),
+}
 
 
 class StackSpec(Noun):
@@ -19,6 +23,10 @@ class StackSpec(Noun):
     layers_of: str | None = Field(
         default=None,
         description="family whose layers it runs: what they take to launch and their memory passes are that family's",
+    )
+    shards_of: str | None = Field(
+        default=None,
+        description="family whose sharding it runs: how fast weights and gradients are gathered and scattered",
     )
     storage: Storage = Field(
         description="autocast: fp32 weights and residual stream; mixed: 16-bit weights with fp32 masters; pure: 16-bit"
@@ -34,16 +42,16 @@ class StackSpec(Noun):
     dispatch_s: NonNegativeFloat = Field(description="host seconds to launch one operator")
     collective_dispatch_s: NonNegativeFloat = Field(default=0.0, description="host seconds to launch one collective")
     step_overhead_s: NonNegativeFloat = Field(default=0.0, description="host seconds per step outside the model")
-    split_sends: bool = Field(
-        default=True, description="tensor-parallel ranks share a send between stages (arXiv 2104.04473, section 4.1)"
-    )
     overlap_tensor: float = Field(default=0.0, ge=0, le=1, description="share of tensor-parallel traffic hidden")
     overlap_data: float = Field(default=0.0, ge=0, le=1, description="share of the gradient reduction hidden")
     overlap_shard: float = Field(
         default=0.0, ge=0, le=1, description="share of the gathering of sharded weights hidden"
     )
     shard_rate: float = Field(
-        default=1.0, gt=0, le=1, description="share of the network's rate that gathering and scattering shards reaches"
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the network's rate that gathering and scattering weights, gradients and states reaches",
     )
     overlap_context: float = Field(default=0.0, ge=0, le=1, description="share of context-parallel traffic hidden")
     overlap_expert: float = Field(default=0.0, ge=0, le=1, description="share of the experts' all-to-all hidden")

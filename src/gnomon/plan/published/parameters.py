@@ -19,7 +19,7 @@ from gnomon.plan.network import NUM_TIERS
 from gnomon.plan.published.priors import prior_of
 from gnomon.plan.published.rows import Problem
 from gnomon.spec.device_rates import operand_dtype
-from gnomon.spec.stack import LAYER_FIELDS
+from gnomon.spec.stack import SHARED_FIELDS
 
 SIXTEEN_BIT = ("bf16", "fp16")
 TIERS = tuple(f"network.bandwidth.{tier}" for tier in range(NUM_TIERS))
@@ -122,7 +122,7 @@ TIME_CONSTANTS = (
     _overlap("overlap_tensor", "tensor-parallel traffic hidden"),
     _overlap("overlap_data", "gradient reduction hidden"),
     _overlap("overlap_shard", "gathering of sharded weights hidden"),
-    _stack("shard_rate", 0.3, 1.0, "share", "of the network's rate, in gathering sharded weights", low=0.02),
+    _stack("shard_rate", 0.3, 1.0, "share", "of the network's rate, in gathering and scattering", low=0.02),
     _overlap("overlap_context", "context-parallel traffic hidden"),
     _overlap("overlap_expert", "all-to-all of the experts hidden"),
     _stack(
@@ -170,8 +170,9 @@ def free_parameters(problems: Sequence[Problem], constants: Sequence[Constant] =
 
 def _owner(problem: Problem, constant: Constant) -> str:
     if constant.owner == "family":
-        shared = constant.field in LAYER_FIELDS and problem.stack.layers_of
-        return shared or problem.stack.name
+        shared = (owner for owner, constants in SHARED_FIELDS.items() if constant.field in constants)
+        others = (getattr(problem.stack, owner) for owner in shared)
+        return next((other for other in others if other), problem.stack.name)
     return problem.cluster.rates.name if problem.cluster.rates else ""
 
 

@@ -110,10 +110,13 @@ def interleaved_total_s(case: Case) -> Array:
     twice_last = on_both + p * last - 2 * f + short
     returning = when(m >= 2 * p, (m - 2 * p + 1) * (first_f + first_b) + 2 * p * last)
     returning = returning + around + (p - 3) * (f + b) + 2 * p * c
+    exchanging = when(m >= 2 * p, (m - 2 * p + 1) * (first_f + first_b) + 2 * p * last)
+    exchanging = exchanging + (m - 2 + (v - 2) * p) * f + ((v - 1) * m + p - 2) * b
+    exchanging = exchanging + ((v - 2) * m + (v + 3) * p - 2) * c
     ends = first_f + first_b + last + 2 * (p * v - 1) * c
     ends = ends + np.maximum(0.0, (p - 1) * (first_f - f) - p * c) + np.maximum(0.0, (p - 1) * (first_b - b) - p * c)
     on_middle = when(p > 2, ends + (p + v - 5) * f + (p + v - 3) * b + (m - 1) * v * (f + b))
-    return largest(on_last, on_first, on_middle, whole_first, on_both, twice_last, returning)
+    return largest(on_last, on_first, on_middle, whole_first, on_both, twice_last, returning, exchanging)
 
 
 def _duration(case: Case) -> Duration:

@@ -46,7 +46,9 @@ def _duration(case: Case) -> Duration:
     whole = 2 * m * middle.total + ends
     first_fills = 2 * hop * np.maximum(0.0, first.f - f - c)  # its warm-up takes longer than the way to the others
     far = whole + largest(hop * (2 * f - b + 3 * c), hop * (largest(f, b) + 5 * c) + first_fills, hop * (w + 3 * c))
-    near = whole - 2 * hop * w + largest(hop * (largest(f, b) + b + 6 * c) + first_fills, hop * (2 * f + 4 * c))
+    late = whole - 2 * hop * w
+    turns = late + hop * (2 * b + 6 * c) + (first.b + last.b - 2 * b) + 2 * first.w - w - last.w + last.f - f
+    near = late + largest(hop * (largest(f, b) + b + 6 * c) + first_fills, hop * (2 * f + 4 * c))
     # rank 0 is the slowest: it pauses only for the first and the last micro-batches
     busy = m * (first.total + last.total)
     going = np.maximum(0.0, 2 * hop * (f + c - first.f))
@@ -54,8 +56,17 @@ def _duration(case: Case) -> Duration:
     leaves = busy + going - p * (first.b + first.w) + p * b + 2 * p * w - last.w + hop * c
     joins = busy + (2 * p - 1) * (f - first.f) - hop * (last.f + first.b + last.b) + 4 * hop * b + 6 * hop * c
     joins = joins - (p - 2) * first.w - (p + 1) * last.w + w
-    on_first = largest(near, busy, stays, joins)
-    return Duration(largest(on_first, far, leaves), largest(on_first, far - start, leaves - start))
+    crosses = busy - (2 * p - 1) * first.f - p * (first.b + first.w) - hop * (last.f + last.b) - (p + 1) * last.w
+    crosses = (
+        crosses
+        + (2 * p - 1) * (f + w)
+        + (3 * p - 2) * b
+        + 5 * hop * c
+        + largest(2 * w, hop * (f + c) + first.w - (2 * p - 3) * w)
+    )
+    on_first = largest(near, busy, stays, joins, crosses)
+    elsewhere = largest(far, leaves, turns)
+    return Duration(largest(on_first, elsewhere), largest(on_first, elsewhere - start))
 
 
 ZB_V = ClosedForm(

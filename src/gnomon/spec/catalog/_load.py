@@ -13,7 +13,7 @@ from gnomon.spec._noun import read_mapping
 from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec
 from gnomon.spec.device_rates import DeviceRates
 from gnomon.spec.model import ModelSpec
-from gnomon.spec.stack import LAYER_FIELDS, StackSpec
+from gnomon.spec.stack import SHARED_FIELDS, StackSpec
 
 Kind = Literal["models", "accelerators", "clusters", "efficiencies", "stacks"]
 
@@ -49,9 +49,10 @@ def list_stacks() -> tuple[str, ...]:
 def load_stack(name: str) -> StackSpec:
     """Return the software stack `name`; raise CatalogError with the nearest name if there is none."""
     entry = _read("stacks", name)
-    if "layers_of" in entry:
-        layers = _read("stacks", entry["layers_of"])
-        entry = {**{field: layers[field] for field in LAYER_FIELDS if field in layers}, **entry}
+    for owner, constants in SHARED_FIELDS.items():
+        if owner in entry:
+            other = _read("stacks", entry[owner])
+            entry = {**{field: other[field] for field in constants if field in other}, **entry}
     return StackSpec.from_mapping(entry, where=f"catalog stack '{name}'")
 
 
