@@ -47,7 +47,9 @@ def _duration(case: Case) -> Duration:
     first_fills = 2 * hop * np.maximum(0.0, first.f - f - c)  # its warm-up takes longer than the way to the others
     far = whole + largest(hop * (2 * f - b + 3 * c), hop * (largest(f, b) + 5 * c) + first_fills, hop * (w + 3 * c))
     late = whole - 2 * hop * w
-    turns = late + hop * (2 * b + 6 * c) + (first.b + last.b - 2 * b) + 2 * first.w - w - last.w + last.f - f
+    turns = (
+        late + first_fills + hop * (2 * b + 6 * c) + (first.b + last.b - 2 * b) + 2 * first.w - w - last.w + last.f - f
+    )
     near = late + largest(hop * (largest(f, b) + b + 6 * c) + first_fills, hop * (2 * f + 4 * c))
     # rank 0 is the slowest: it pauses only for the first and the last micro-batches
     busy = m * (first.total + last.total)
@@ -64,8 +66,8 @@ def _duration(case: Case) -> Duration:
         + 5 * hop * c
         + largest(2 * w, hop * (f + c) + first.w - (2 * p - 3) * w)
     )
-    on_first = largest(near, busy, stays, joins, crosses)
-    elsewhere = largest(far, leaves, turns)
+    on_first = largest(near, turns, busy, stays, joins)
+    elsewhere = largest(far, leaves, crosses)
     return Duration(largest(on_first, elsewhere), largest(on_first, elsewhere - start))
 
 
