@@ -70,6 +70,8 @@ def test_ctrl_c_is_one_message(tmp_path):
     process = subprocess.Popen(
         [*GNOMON, "exec-pipeline", "--config", "sleep.yaml"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # tests that a shell started in the background inherit an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "asleep\n"
