@@ -83,6 +83,40 @@ def test_groups_are_drawn_leg_by_leg():
     assert trails[0].label == "pp 0, tp 0 (and 7 alike)"
 
 
+def test_groups_of_bars_run_beside_them_in_lanes_of_their_own():
+    layout = Layout(tp=8, pp=2, dp=128)
+    topology = placed(star(*[64] * 4), layout)
+    picture = draw_picture(topology, {"dp": process_groups(layout, 8)["dp"]})
+    right = max(mark.x + mark.width for mark in picture.marks)
+    starts = [{curve[0] for curve in trail.curves} for trail in picture.trails]
+    assert len(picture.trails) == 2
+    assert all(x > right for lane in starts for x in lane)
+    assert not starts[0] & starts[1]
+
+
+@pytest.mark.parametrize(("nodes", "larger"), [(8, True), (64, True), (1024, False)])
+def test_small_pictures_are_enlarged_within_the_page(nodes, larger):
+    topology = binary_tree(nodes) if nodes < 1000 else star(*[8] * 128)
+    picture = draw_picture(topology)
+    assert (picture.scale > 1.0) is larger
+    assert picture.width * picture.scale <= 900 or not larger
+    svg = ElementTree.fromstring(render_svg(topology))
+    assert float(svg.get("width")) == pytest.approx(float(svg.get("viewBox").split()[2]) * picture.scale, abs=1)
+
+
+def test_numbers_are_above_the_lines_of_groups():
+    layout = Layout(tp=8, pp=2, dp=4)
+    topology = placed(binary_tree(8), layout)
+    text = render_svg(topology, evaluate(topology, layout))
+    assert text.rindex("<path stroke=") < text.index(">7</text>")
+
+
+def test_the_page_offers_no_way_to_send_the_figure_away():
+    page = render_html(hostile_topology())
+    assert 'removed = ["sendChartToCloud", ' in page
+    assert 'plotlyServerURL: ""' in page
+
+
 def test_lines_that_would_show_nothing_are_left_out_and_said_so():
     topology, layout = placed(star(*[2] * 60), Layout(pp=2, dp=60), 1), Layout(pp=2, dp=60)
     picture = draw_picture(topology, {"pp": process_groups(layout, 1)["pp"]})

@@ -74,6 +74,13 @@ def test_the_groups_of_the_chosen_kind_are_shown(open_page):
     assert trouble == []
 
 
+def test_nothing_sends_the_figure_to_a_server(open_page):
+    page, _ = open_page(binary_tree(8), Layout(tp=8, pp=2, dp=4))
+    titles = page.eval_on_selector_all(".modebar-btn", "buttons => buttons.map((b) => b.getAttribute('data-title'))")
+    assert "Pan" in titles
+    assert not [title for title in titles if "share" in title.lower() or "cloud" in title.lower()]
+
+
 def test_pointing_at_a_machine_tells_what_it_is(open_page):
     page, _ = open_page(binary_tree(8), Layout(tp=8, pp=2, dp=4))
     box = page.locator("#network .bars .point").first.bounding_box()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gnomon.topology.evaluate import KindDistance, PlacementEvaluation
 from gnomon.topology.graph import Topology
 from gnomon.topology.groups import GROUP_KINDS, GroupKind, NodeGroup, process_groups
-from gnomon.topology.picture import MARGIN, STATE_COLOURS, STATES, Picture, draw_picture, state_of
+from gnomon.topology.picture import MARGIN, STATE_COLOURS, STATES, TEXT_COLOURS, Picture, draw_picture, state_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 COLUMNS = ("process groups", "number", "hops", "ideal", "mean hop", "worst hop", "groups at a link")
 LEGEND_PX = {"job": 230, "free": 60, "busy": 150}
-CURVE_STEPS = 12
+CURVE_STEPS = 24
 TOOLBAR_PX = 30
 """Room above the drawing, where Plotly's buttons would otherwise cover what one wants to point at."""
 
@@ -39,6 +39,8 @@ def render_svg(topology: Topology, evaluation: PlacementEvaluation | None = None
             title=title,
             margin=MARGIN,
             offset=offset,
+            scale=picture.scale,
+            text_colours=TEXT_COLOURS,
             width=round(max(picture.width, 2 * MARGIN + 9 * len(title), starts[-1] + LEGEND_PX[states[-1]])),
             height=round(picture.height + offset),
             legend=[
@@ -75,8 +77,8 @@ def render_html(topology: Topology, evaluation: PlacementEvaluation | None = Non
             legend=[(STATES[state], STATE_COLOURS[state]) for state in _states(topology)],
             notes=picture.notes,
             nodes=[_row(node) for node in topology.nodes],
-            width=round(picture.width),
-            height=round(picture.height) + TOOLBAR_PX,
+            width=round(picture.width * picture.scale),
+            height=round(picture.height * picture.scale) + TOOLBAR_PX,
             figure=figure,
             plotly_js=Markup(get_plotlyjs()),
         )
@@ -129,13 +131,13 @@ def _row(node: Any) -> dict[str, str]:
 def _figure(picture: Picture) -> Figure:
     from plotly.graph_objects import Figure, Scatter
 
-    figure = Figure()
+    figure, scale = Figure(), picture.scale
     figure.update_layout(
         template="none",
-        width=round(picture.width),
-        height=round(picture.height) + TOOLBAR_PX,
+        width=round(picture.width * scale),
+        height=round(picture.height * scale) + TOOLBAR_PX,
         margin={"l": 0, "r": 0, "t": TOOLBAR_PX, "b": 0},
-        font={"family": FONT, "size": 11},
+        font={"family": FONT, "size": 11 * scale},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"font": {"family": FONT, "size": 13}, "align": "left"},
@@ -149,13 +151,15 @@ def _figure(picture: Picture) -> Figure:
     figure.add_trace(_squares(picture))
     for trail in picture.trails:
         points = [_sampled(curve) for curve in trail.curves]
-        figure.add_trace(_lines(points, color=trail.colour, width=1.8, meta={"kind": trail.kind, "label": trail.label}))
+        meta = {"kind": trail.kind, "label": trail.label}
+        figure.add_trace(_lines(points, color=trail.colour, width=1.8 * scale, meta=meta))
+    figure.add_trace(_texts(picture))
     figure.add_trace(
         Scatter(
             x=[switch.x for switch in picture.switches],
             y=[switch.y for switch in picture.switches],
             mode="markers",
-            marker={"size": 9, "color": "#7a848f"},
+            marker={"size": 9 * scale, "color": "#7a848f"},
             hovertext=[_hover(switch.hover) for switch in picture.switches],
             hovertemplate="%{hovertext}<extra></extra>",
         )
@@ -184,14 +188,28 @@ def _squares(picture: Picture) -> Any:
         y=[mark.y + mark.height / 2 for mark in marks],
         width=[mark.height for mark in marks],
         marker={"color": [mark.colour for mark in marks], "line": {"width": 0}, "cornerradius": 3},
-        text=[mark.text for mark in marks],
-        textposition="inside",
-        insidetextanchor="middle" if picture.single else "start",
-        textangle=0,
-        constraintext="none",
-        textfont={"color": "#ffffff", "size": 9.5},
         hovertext=[_hover(mark.hover) for mark in marks],
         hovertemplate="%{hovertext}<extra></extra>",
+    )
+
+
+def _texts(picture: Picture) -> Any:
+    """Return what is written in the marks, above the lines of the groups."""
+    from plotly.graph_objects import Scatter
+
+    marks = [mark for mark in picture.marks if mark.text]
+    return Scatter(
+        x=[mark.x + (mark.width / 2 if picture.single else 5) for mark in marks],
+        y=[mark.y + mark.height / 2 for mark in marks],
+        mode="text",
+        text=[mark.text for mark in marks],
+        textposition="middle center" if picture.single else "middle right",
+        textfont={
+            "color": [TEXT_COLOURS[mark.state] for mark in marks],
+            "size": 9.5 * picture.scale,
+            "shadow": "0 0 2px #0a2c52, 0 0 3px #0a2c52" if picture.single else "none",
+        },
+        hoverinfo="skip",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gnomon.topology.branch import by_name
 from gnomon.topology.evaluate import legs
@@ -20,14 +20,21 @@ if TYPE_CHECKING:
 
 MAX_SINGLE_NODES = 200
 MAX_SWITCHES = 400
+MAX_SCALE, PAGE = 1.75, (900, 600)
+"""Small pictures are enlarged so many times, but not beyond these pixels."""
+
 MAX_TRAILS = 48
 """Process groups of one kind that are drawn; more lines show nothing."""
 
 SQUARE, GAP, PER_LINE, ROW_GAP = 20, 4, 16, 12
-BAR_LENGTH, MARGIN, LABEL_CHARACTERS = 260, 16, 18
+BAR_LENGTH, BAR_HEIGHT, BAR_GAP = 260, 15, 8
+MARGIN, LABEL_CHARACTERS = 16, 18
+LANE = 5
+"""Pixels between the lines of process groups beside the bars; neighbouring groups have different lanes."""
 
 STATES = {"job": "in the job (dark to light by rank)", "free": "free", "busy": "taken by another job"}
 STATE_COLOURS = {"job": "#1d5f99", "free": "#009e73", "busy": "#9aa3ad"}
+TEXT_COLOURS = {"job": "#ffffff", "free": "#ffffff", "busy": "#1c2128"}
 FIRST_RANK, LAST_RANK = (8, 48, 92), (88, 160, 214)
 TRAIL_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#7b4fb5", "#a02c2c", "#b5a400", "#c04f9d", "#8c564b")
 
@@ -80,6 +87,11 @@ class Picture:
     single: bool
     """Whether each mark is one machine."""
 
+    @property
+    def scale(self) -> float:
+        """How many times larger a small picture is shown."""
+        return max(1.0, min(MAX_SCALE, PAGE[0] / self.width, PAGE[1] / self.height))
+
 
 def draw_picture(topology: Topology, groups: Mapping[GroupKind, Sequence[NodeGroup]] | None = None) -> Picture:
     """Return the picture; `groups` are the process groups to draw between the machines of the job."""
@@ -104,6 +116,7 @@ class _Draft:
         self.graph: DiGraph = to_networkx(self.topology)
         self.last_rank = max((node.rank or 0 for node in self.topology.nodes), default=0)
         self.single = len(self.topology.nodes) <= MAX_SINGLE_NODES
+        self.row_gap = ROW_GAP if self.single else BAR_GAP
         self.deepest = self._deepest_level()
         labels = [_short_label(key) for key in self.graph if key[0] != "node"]
         self.column = 34 + 6.5 * max(len(label) for label in labels)
@@ -117,7 +130,7 @@ class _Draft:
         right += [(x0 + 2 * cx + x1) / 4 for trail in trails for x0, _, cx, _, x1, _ in trail.curves]
         return Picture(
             width=max(right) + MARGIN,
-            height=self.bottom + MARGIN - ROW_GAP,
+            height=self.bottom + MARGIN - self.row_gap,
             switches=tuple(self.switches),
             links=tuple(self.links),
             marks=tuple(self.marks),
@@ -189,15 +202,15 @@ class _Draft:
             height = lines * (SQUARE + GAP) - GAP
         else:
             self._bar(key, machines, top)
-            height = SQUARE
-        self.bottom = top + height + ROW_GAP
+            height = BAR_HEIGHT
+        self.bottom = top + height + self.row_gap
         return top + height / 2
 
     def _square(self, node: NetworkNode, place: int, y: float) -> None:
         x, state = self.rows_x + place * (SQUARE + GAP), state_of(node)
         colour = self._rank_colour(node.rank) if node.rank is not None else STATE_COLOURS[state]
         text = "" if node.rank is None else str(node.rank)
-        self._mark(x, y, SQUARE, state, colour, text, _node_hover(node))
+        self._mark((x, y, SQUARE, SQUARE), state, colour, text, _node_hover(node))
         self.places[node.name] = (x + SQUARE / 2, y + SQUARE / 2)
 
     def _bar(self, key: tuple[str, str], machines: Sequence[NetworkNode], y: float) -> None:
@@ -214,16 +227,17 @@ class _Draft:
                 f"{len(members)} {STATES[state].split(' (')[0]}",
             )
             hover += (f"node ranks {_ranges(sorted(ranks))}",) if ranks else ()
-            self._mark(x, y, width, state, colour, str(len(members)) if width >= 24 else "", hover)
-            for node in members:
-                self.places[node.name] = (x + max(width - 10, width / 2), y + SQUARE / 2)
+            self._mark((x, y, width, BAR_HEIGHT), state, colour, str(len(members)) if width >= 24 else "", hover)
+            for node in members:  # groups run beside the bars, where they cover nothing
+                self.places[node.name] = (self.rows_x + BAR_LENGTH + 2 * LANE, y + BAR_HEIGHT / 2)
             x += width
 
     def _mark(
-        self, x: float, y: float, width: float, state: str, colour: str, text: str, hover: tuple[str, ...]
+        self, box: tuple[float, float, float, float], state: str, colour: str, text: str, hover: tuple[str, ...]
     ) -> None:
-        mark: dict[str, Any] = {"x": x, "y": y, "width": width, "height": SQUARE}
-        self.marks.append(Mark(**mark, state=state, colour=colour, text=text, hover=hover))
+        x, y, width, height = box
+        mark = Mark(x=x, y=y, width=width, height=height, state=state, colour=colour, text=text, hover=hover)
+        self.marks.append(mark)
 
     def _rank_colour(self, rank: int) -> str:
         share = rank / self.last_rank if self.last_rank else 0.0
@@ -234,7 +248,10 @@ class _Draft:
         shown = [group for group in groups if len(group.node_ranks) > 1][:MAX_TRAILS]
         for index, group in enumerate(shown):
             ends = [(self.places[job[a].name], self.places[job[b].name]) for a, b in legs(group)]
-            curves = dict.fromkeys(_curve(start, end) for start, end in ends if start != end)
+            lane = 0 if self.single else LANE * (index % len(TRAIL_COLOURS))
+            curves = dict.fromkeys(
+                _curve(start, end) if self.single else _arc(start, end, lane) for start, end in ends if start != end
+            )
             copies = f" (and {group.copies - 1} alike)" if group.copies > 1 else ""
             yield Trail(
                 kind=kind,
@@ -252,6 +269,13 @@ def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[float,
         return (x0, edge, (x0 + x1) / 2, edge + min(24, 8 + abs(x1 - x0) / 20), x1, edge)
     edge = (SQUARE / 2 - 3) * (1 if y1 > y0 else -1)
     return (x0, y0 + edge, max(x0, x1) + min(90.0, 12 + abs(y1 - y0) / 4), (y0 + y1) / 2, x1, y1 - edge)
+
+
+def _arc(start: tuple[float, float], end: tuple[float, float], lane: float) -> tuple[float, ...]:
+    """Return a curve beside the bars, from one row to another; farther rows reach further out."""
+    (x, y0), (_, y1) = start, end
+    x += lane
+    return (x, y0, x + min(160.0, 8 + abs(y1 - y0) / 3), (y0 + y1) / 2, x, y1)
 
 
 def _node_hover(node: NetworkNode) -> tuple[str, ...]:
