@@ -1,6 +1,7 @@
 """`gnomon topo` and the scripts of the older names: sources, outputs, and how they fail."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -24,6 +25,9 @@ def here(tmp_path, monkeypatch):
     write_topology(binary_tree(16, ranked=True), tmp_path / "job.yaml")
     write_topology(binary_tree(16), tmp_path / "free.yaml")
     (tmp_path / "topology.conf").write_text(SLURM_CONF)
+    (tmp_path / "range.yaml").write_text("switches: [{name: s, nodes: ['n[3-1]']}]")
+    (tmp_path / "noise").write_bytes(b"\xff\xfe\x00SwitchName")
+    (tmp_path / "net.svg").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     return tmp_path
@@ -124,6 +128,29 @@ def test_slurm_conf_is_read(program):
     assert (code, json.loads(out)["node_names"]) == (0, ["n1", "n2", "n3", "n4"])
 
 
+def test_what_scontrol_printed_is_read_from_a_file(program, here):
+    text = "SwitchName=leaf1 Level=0 LinkSpeed=1 Nodes=n[1-2]\nSwitchName=top Level=1 LinkSpeed=1 Nodes=n[1-2] "
+    (here / "shown.txt").write_text(text + "Switches=leaf1\n")
+    code, out, _ = program("viz", "--slurm-conf", "shown.txt", "--json")
+    assert (code, [node["path"] for node in json.loads(out)["nodes"]]) == (0, [["top", "leaf1"]] * 2)
+
+
+def test_many_nodes_are_listed_by_switch(program, here):
+    write_topology(binary_tree(400), here / "many.yaml")
+    code, out, _ = program("assign", "--file", "many.yaml", "-t", "8", "-d", "300")
+    assert code == 0
+    rows = [line.split("│") for line in out.splitlines() if "root > " in line]
+    assert [cells[1].strip() for cells in rows] == ["0-99", "100-199", "200-299"]
+    assert rows[0][2].strip().startswith("node[0000,0004,0008,")
+
+
+def test_tables_in_a_pipe_are_not_folded(program, here):
+    nodes = tuple(NetworkNode(name=f"i-{i}", path=("a" * 90, "b" * 90, f"c{i}")) for i in range(2))
+    write_topology(Topology(nodes=nodes), here / "wide.yaml")
+    out = program("assign", "--file", "wide.yaml", "-t", "8", "-d", "2")[1]
+    assert f"{'a' * 90} > {'b' * 90} > c1" in out
+
+
 def test_sources_are_asked_with_their_options(program, monkeypatch):
     asked = []
 
@@ -140,12 +167,14 @@ def test_sources_are_asked_with_their_options(program, monkeypatch):
     program("viz", "--kubernetes", "--namespace", "train", "--context", "c", "--search-prefix", "llm", "--json")
     program("viz", "--ec2", "-i", "p5.48xlarge", "-r", "us-east-1", "-a", "us-east-1a", "--json")
     program("viz", "--slurm", "--slurm-job", "7", "--json")
+    program("viz", "--kubernetes", "--levels", "a/block, a/rack", "--json")
     program("topoviz", "llm", "--json")
     assert asked == [
-        ("kubernetes", ("llm", "train", None, "c"), {"ec2": False}),
+        ("kubernetes", ("llm", "train", None, "c"), {"ec2": False, "levels": None}),
         ("ec2", ("p5.48xlarge", "us-east-1", "us-east-1a"), {}),
         ("slurm", ("7",), {}),
-        ("kubernetes", ("llm", None, None, None), {"ec2": True}),
+        ("kubernetes", (None, None, None, None), {"ec2": False, "levels": ["a/block", "a/rack"]}),
+        ("kubernetes", ("llm", None, None, None), {"ec2": True, "levels": None}),
     ]
 
 
@@ -184,6 +213,18 @@ def test_topoassign_takes_free_nodes_of_the_type_and_place(program, monkeypatch)
         (("viz", "--file", "none.yaml"), "File not found: 'none.yaml'"),
         (("viz", "--file", "job.yaml", "-o", "a.png"), "'a.png' must end in .html"),
         (("eval", "--file", "job.yaml", "-t", "8"), "needs 1 node, but 16 nodes of the topology have a rank"),
+        (("eval", "--file", "free.yaml", "-t", "8"), "No node of free.yaml has a rank, so there is no job to evaluate"),
+        (("eval", "--file", "job.yaml", "-t", "3", "-d", "5"), "Choose degrees whose product is 8 or 16"),
+        (("assign", "--file", "free.yaml", "-t", "6", "-d", "4"), "Choose degrees for which cp x tp is 4 or 8"),
+        (("assign", "--file", "free.yaml", "-t", "12", "-d", "2"), "Choose degrees for which cp x tp is 8 or 16"),
+        (("assign", "--file", "free.yaml", "-t", "8", "-d", "17"), "the 16 nodes are free. Ask for fewer ranks.\n"),
+        (("assign", "--file", "free.yaml", "-t", "8", "--format", "mpi", "-o", "."), "'.' is a folder. Give the name"),
+        (("viz", "--file", "free.yaml", "-o", "net.svg"), "'net.svg' is a folder. Give the name of a file in it"),
+        (("eval", "--file", "free.yaml", "--hostfile", "noise"), "'noise' is not a text file."),
+        (("viz", "--slurm-conf", "noise"), "'noise' is not a text file."),
+        (("viz", "--slurm-conf", "."), "'.' is not a file."),
+        (("viz", "--file", "job.yaml", "--levels", "x"), "--levels is for --kubernetes."),
+        (("viz", "--file", "range.yaml"), "switches[0].nodes[0]: Host list 'n[3-1]' has the range 3-1"),
         (("eval", "--file", "job.yaml", "-t", "0"), "'tp' is 0: input should be greater than 0"),
         (("eval", "--slurm-conf", "none.conf"), "File not found: 'none.conf'"),
         (("assign", "--file", "job.yaml", "-t", "8"), "needs 1 node, but only 0 of the 16 nodes are free."),
@@ -198,6 +239,14 @@ def test_mistakes_get_one_message(program, arguments, message):
     assert (code, out) == (1, "")
     assert err.startswith("error: ")
     assert message in err
+
+
+def test_hosts_may_come_from_a_pipe(program):
+    reading, writing = os.pipe()
+    os.write(writing, b"node0001\nnode0005\n")
+    os.close(writing)
+    code, out, _ = program("eval", "--file", "free.yaml", "--hostfile", f"/dev/fd/{reading}", "-t", "8", "-d", "2")
+    assert (code, "data parallel" in out) == (0, True)
 
 
 def test_names_of_a_hostfile_must_be_in_the_network(program, here):

@@ -486,6 +486,12 @@ def test_an_instance_id_is_never_required(cluster, text):
     assert "instance_id" not in read(reach).by_name[aws(0)].labels
 
 
+def test_a_quantity_that_is_no_number_of_devices_counts_none(cluster):
+    server, reach = cluster("kubernetes_aws.json")
+    server.nodes()[0]["status"]["allocatable"]["nvidia.com/gpu"] = "1k"
+    assert len(read(reach).nodes) < len(server.nodes())
+
+
 def test_the_topology_is_read_back_from_its_file(cluster, tmp_path):
     _, reach = cluster("kubernetes_aws.json")
     topology = read(reach, "llama-70b")

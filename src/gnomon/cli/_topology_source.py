@@ -26,7 +26,11 @@ Ec2 = Annotated[
 Slurm = Annotated[bool, typer.Option("--slurm", help="Ask SLURM (scontrol).", rich_help_panel=_SOURCE)]
 SlurmConf = Annotated[
     Path | None,
-    typer.Option("--slurm-conf", help="topology.conf or topology.yaml of SLURM.", rich_help_panel=_SOURCE),
+    typer.Option(
+        "--slurm-conf",
+        help="topology.conf or topology.yaml of SLURM, or what scontrol show topology printed.",
+        rich_help_panel=_SOURCE,
+    ),
 ]
 Kubeconfig = Annotated[
     Path | None, typer.Option("--kubeconfig", help="For --kubernetes: its configuration.", rich_help_panel=_SOURCE)
@@ -36,6 +40,14 @@ Context = Annotated[
 ]
 Namespace = Annotated[
     str | None, typer.Option("--namespace", help="For --kubernetes: of the pods.", rich_help_panel=_SOURCE)
+]
+Levels = Annotated[
+    str | None,
+    typer.Option(
+        "--levels",
+        help="For --kubernetes: label keys of the network levels, the farthest first, with commas between them.",
+        rich_help_panel=_SOURCE,
+    ),
 ]
 InstanceType = Annotated[
     str | None, typer.Option("--instance-type", "-i", help="For --ec2: only this type.", rich_help_panel=_SOURCE)
@@ -57,7 +69,7 @@ Pipeline = Annotated[int, typer.Option("--pp", "--pp-degree", "-p", help="Pipeli
 Data = Annotated[int, typer.Option("--dp", "--dp-degree", "-d", help="Data-parallel degree.")]
 ContextParallel = Annotated[int, typer.Option("--cp", "--cp-degree", "-c", help="Context-parallel degree.")]
 Expert = Annotated[int, typer.Option("--ep", "--ep-degree", "-e", help="Expert-parallel degree.")]
-PerNode = Annotated[int, typer.Option("--accelerators-per-node", "-n", min=1, help="Accelerators of a node.")]
+PerNode = Annotated[int, typer.Option("--accelerators-per-node", "-n", min=1, max=4096, help="Accelerators of a node.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -73,6 +85,7 @@ class TopologySource:
     kubeconfig: Path | None = None
     context: str | None = None
     namespace: str | None = None
+    levels: str | None = None
     instance_type: str | None = None
     region: str | None = None
     zone: str | None = None
@@ -94,8 +107,9 @@ class TopologySource:
         if self.kubernetes:
             from gnomon.topology.sources import kubernetes
 
+            levels = [key.strip() for key in self.levels.split(",")] if self.levels else None
             return kubernetes.read_topology(
-                self.search_prefix, self.namespace, self.kubeconfig, self.context, ec2=self.ec2
+                self.search_prefix, self.namespace, self.kubeconfig, self.context, levels=levels, ec2=self.ec2
             )
         if self.ec2:
             from gnomon.topology.sources import ec2
@@ -120,7 +134,7 @@ class TopologySource:
             found = " and ".join(chosen) or "none"
             raise ConfigError(f"Give one source, found {found}. Sources: {', '.join(given)} (or --kubernetes --ec2).")
         for source, options in {
-            "--kubernetes": ("kubeconfig", "context", "namespace", "search_prefix"),
+            "--kubernetes": ("kubeconfig", "context", "namespace", "levels", "search_prefix"),
             "--slurm": ("slurm_job",),
         }.items():
             self._check_belongs(source, options, source in chosen)
@@ -143,24 +157,34 @@ def make_layout(tp: int, pp: int, dp: int, cp: int = 1, ep: int = 1) -> Layout:
 
 
 def _read_slurm_conf(path: Path | None) -> Topology:
-    from gnomon.errors import ConfigError
-    from gnomon.spec._noun import MAX_FILE_BYTES
     from gnomon.topology.sources import slurm
 
-    if path is None or not path.is_file():
-        raise ConfigError(f"File not found: '{path}'. Give SLURM's topology.conf or topology.yaml.")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ConfigError(f"'{path}' has {path.stat().st_size} bytes; descriptions are limited to {MAX_FILE_BYTES}.")
-    text = path.read_text(encoding="utf-8", errors="replace")
-    parse = slurm.parse_topology_yaml if path.suffix in (".yaml", ".yml") else slurm.parse_topology_conf
-    return parse(text, source=str(path))
+    what = "SLURM's topology.conf or topology.yaml, or what scontrol show topology printed"
+    return slurm.parse_text(_read_text(path, what), str(path), str(path).endswith((".yaml", ".yml")))
 
 
 def _with_hosts(topology: Topology, path: Path) -> Topology:
-    from gnomon.errors import ConfigError
     from gnomon.topology.assign import place_job
     from gnomon.topology.hostfile import parse_hosts
 
-    if not path.is_file():
-        raise ConfigError(f"File not found: '{path}'. Give a file with one host a line, in the order of ranks.")
-    return place_job(topology, parse_hosts(path.read_text(encoding="utf-8", errors="replace"), str(path)))
+    text = _read_text(path, "a file with one host a line, in the order of ranks")
+    return place_job(topology, parse_hosts(text, str(path)))
+
+
+def _read_text(path: Path | None, what: str) -> str:
+    """Return the text of a file; raise ConfigError for one that is missing, large or no text. `what` is asked for."""
+    from gnomon.errors import ConfigError
+    from gnomon.spec._noun import MAX_FILE_BYTES
+
+    if path is None or not path.exists():
+        raise ConfigError(f"File not found: '{path}'. Give {what}.")
+    if path.is_dir():
+        raise ConfigError(f"'{path}' is not a file. Give {what}.")
+    with path.open("rb") as file:  # also a pipe, as the shell's <(...) is
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"'{path}' has more than {MAX_FILE_BYTES} bytes, which no description needs.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"'{path}' is not a text file. Give {what}.") from None

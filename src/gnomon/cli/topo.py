@@ -15,10 +15,14 @@ from gnomon.cli._output import free_path, print_json
 from gnomon.cli._topology_source import TopologySource, make_layout
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from gnomon.spec import Layout
     from gnomon.topology.assign import Assignment
     from gnomon.topology.evaluate import PlacementEvaluation
     from gnomon.topology.graph import Topology
+
+_PIPE_WIDTH = 2000  # tables are folded for people, not for programs
 
 Kind = Literal["tp", "cp", "ep", "dp", "pp"]
 Format = Literal["hosts", "mpi", "rankfile", "slurm-hostfile", "slurm-nodelist", "torchrun"]
@@ -45,6 +49,7 @@ def viz(
     kubeconfig: source_options.Kubeconfig = None,
     context: source_options.Context = None,
     namespace: source_options.Namespace = None,
+    levels: source_options.Levels = None,
     instance_type: source_options.InstanceType = None,
     region: source_options.Region = None,
     zone: source_options.Zone = None,
@@ -72,6 +77,7 @@ def viz(
         kubeconfig=kubeconfig,
         context=context,
         namespace=namespace,
+        levels=levels,
         instance_type=instance_type,
         region=region,
         zone=zone,
@@ -94,6 +100,7 @@ def evaluate(
     kubeconfig: source_options.Kubeconfig = None,
     context: source_options.Context = None,
     namespace: source_options.Namespace = None,
+    levels: source_options.Levels = None,
     instance_type: source_options.InstanceType = None,
     region: source_options.Region = None,
     zone: source_options.Zone = None,
@@ -118,6 +125,7 @@ def evaluate(
         kubeconfig=kubeconfig,
         context=context,
         namespace=namespace,
+        levels=levels,
         instance_type=instance_type,
         region=region,
         zone=zone,
@@ -138,6 +146,7 @@ def assign(
     kubeconfig: source_options.Kubeconfig = None,
     context: source_options.Context = None,
     namespace: source_options.Namespace = None,
+    levels: source_options.Levels = None,
     instance_type: source_options.InstanceType = None,
     region: source_options.Region = None,
     zone: source_options.Zone = None,
@@ -163,6 +172,7 @@ def assign(
         kubeconfig=kubeconfig,
         context=context,
         namespace=namespace,
+        levels=levels,
         instance_type=instance_type,
         region=region,
         zone=zone,
@@ -286,8 +296,11 @@ def _draw(
 
 
 def _write(wanted: Path, text: str, what: str, force: bool, err: bool) -> None:
+    from gnomon.errors import ConfigError
     from gnomon.spec._noun import write_atomically
 
+    if wanted.is_dir():
+        raise ConfigError(f"'{wanted}' is a folder. Give the name of a file in it.")
     written = write_atomically(free_path(wanted, force), text)
     kept = "" if written == wanted else f" ({wanted} exists and was kept; --force overwrites it)"
     typer.echo(f"{what} written to {written}{kept}", err=err)
@@ -300,11 +313,9 @@ def _evaluate(topology: Topology, layout: Layout, per_node: int, as_json: bool) 
     if as_json:
         print_json(evaluation)
         return
-    from rich.console import Console
-
     from gnomon.topology.render import render_evaluation
 
-    Console().print(render_evaluation(evaluation))
+    _print(render_evaluation(evaluation))
 
 
 def _assign(
@@ -342,8 +353,13 @@ def _assign(
 
 
 def _print_assignment(assignment: Assignment, topology: Topology) -> None:
-    from rich.console import Console
-
     from gnomon.topology.render import render_assignment
 
-    Console().print(render_assignment(assignment, topology))
+    _print(render_assignment(assignment, topology))
+
+
+def _print(tables: RenderableType) -> None:
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(tables)

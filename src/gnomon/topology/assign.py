@@ -124,9 +124,10 @@ def _rings(layout: Layout, accelerators_per_node: int) -> _Rings:
     replica, stage = layout.cp * layout.tp, layout.dp * layout.cp * layout.tp
     for ranks, what in ((replica, "cp x tp"), (stage, "dp x cp x tp")):
         if ranks % accelerators_per_node and accelerators_per_node % ranks and total > 1:
+            nearest = " or ".join(map(str, _nearest_that_fit(ranks, accelerators_per_node)))
             raise LayoutError(
                 f"{what} = {ranks} ranks end in the middle of a node of {accelerators_per_node} accelerators, so that "
-                f"rings share nodes. Choose degrees for which {ranks} divides {accelerators_per_node} or is a multiple."
+                f"rings share nodes. Choose degrees for which {what} is {nearest}."
             )
     rings_per_stage = max(replica // accelerators_per_node, 1)
     stage_nodes = max(stage // accelerators_per_node, 1)
@@ -136,14 +137,25 @@ def _rings(layout: Layout, accelerators_per_node: int) -> _Rings:
     return _Rings(total // ring_size, ring_size, rings_per_stage)
 
 
+def _nearest_that_fit(ranks: int, accelerators_per_node: int) -> tuple[int, int]:
+    """Return the next fewer and next more ranks that fill whole nodes or divide one; `ranks` themselves do not."""
+    if ranks > accelerators_per_node:
+        below = ranks - ranks % accelerators_per_node
+        return below, below + accelerators_per_node
+    divisors = [d for d in range(1, accelerators_per_node + 1) if accelerators_per_node % d == 0]
+    return max(d for d in divisors if d < ranks), min(d for d in divisors if d > ranks)
+
+
 def _usable(topology: Topology, layout: Layout, accelerators_per_node: int) -> list[NetworkNode]:
     needed, free = num_nodes(layout, accelerators_per_node), topology.free
     usable = [node for node in free if node.accelerators >= accelerators_per_node]
     if len(usable) < needed:
         small = f" ({len(free) - len(usable)} more are free but smaller)" if len(usable) < len(free) else ""
+        missing = needed - len(usable)
+        more = f", or free {missing} more node{'s'[: missing != 1]}" if needed <= len(topology.nodes) else ""
         raise TopologyError(
             f"{describe_needs(layout, accelerators_per_node)}, but only {len(usable)} of the {len(topology.nodes)} "
-            f"nodes are free{small}. Ask for fewer ranks, or free {needed - len(usable)} more nodes."
+            f"nodes are free{small}. Ask for fewer ranks{more}."
         )
     return usable
 

@@ -73,9 +73,15 @@ def evaluate(topology: Topology, layout: Layout, accelerators_per_node: int = 8)
     """Return the distances of the running job; raise TopologyError when its nodes are not those of the layout."""
     job = topology.job
     needed = num_nodes(layout, accelerators_per_node)
-    if len(job) != needed:
+    if not job:
         raise TopologyError(
-            f"{describe_needs(layout, accelerators_per_node)}, but {len(job)} nodes of the topology have a rank. "
+            f"No node of {topology.source or 'the topology'} has a rank, so there is no job to evaluate. Name it: "
+            "--search-prefix for --kubernetes, --slurm-job for --slurm, --hostfile for any source, or 'rank' in a file."
+        )
+    if len(job) != needed:
+        have = "1 node of the topology has" if len(job) == 1 else f"{len(job)} nodes of the topology have"
+        raise TopologyError(
+            f"{describe_needs(layout, accelerators_per_node)}, but {have} a rank. "
             "Set degrees and accelerators per node as in the job, or give each of its nodes a rank."
         )
     return evaluate_nodes(job, layout, accelerators_per_node)

@@ -89,14 +89,15 @@ class _Search:
 
     def _join(self, states: _States, child: _States, weight: int, covered: int) -> _States:
         joined: _States = {}
+        counted = [(state, entry, Counter(state[1])) for state, entry in states.items()]
         for low, low_entry in child.items():
-            for state, entry in states.items():
+            for state, entry, parts in counted:
                 self._spend()
                 crossings = entry.crossings + low_entry.crossings + weight * len(low[1])
                 used = self._used(state) + self._used(low)
                 if crossings >= self.below or used < covered - self.spare:
                     continue
-                for pairs in self._matchings(low[1], Counter(state[1])):
+                for pairs in self._matchings(low[1], parts):
                     self._spend()
                     result = self._result(state, low, pairs)
                     fits = result[0] + len(result[1]) <= self.num_rings
@@ -130,11 +131,15 @@ class _Search:
             parts[part] += 1
 
     def _result(self, state: State, low: State, pairs: Pairs) -> State:
-        parts = Counter((*state[1], *low[1]))
-        parts.subtract(size for pair in pairs for size in pair)
-        sums = [sum(pair) for pair in pairs]
-        open_parts = sorted([*parts.elements(), *(size for size in sums if size < self.ring_size)], reverse=True)
-        return state[0] + low[0] + sums.count(self.ring_size), tuple(open_parts)
+        complete, open_parts = state[0] + low[0], [*state[1], *low[1]]
+        for part, size in pairs:
+            open_parts.remove(part)
+            open_parts.remove(size)
+            if part + size == self.ring_size:
+                complete += 1
+            else:
+                open_parts.append(part + size)
+        return complete, tuple(sorted(open_parts, reverse=True))
 
     def place(self, branch: Branch, state: State, labels: list[int], rings: dict[int, list[int]]) -> None:
         """Give nodes of the branch to rings; `labels` are the rings of the state's open parts."""

@@ -6,12 +6,13 @@ spine does not connect is joined by an implied root, because several spines are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
 from gnomon.errors import SpecError
 from gnomon.spec._noun import FrozenMap, Noun
@@ -19,8 +20,15 @@ from gnomon.spec._noun import FrozenMap, Noun
 if TYPE_CHECKING:
     from networkx import DiGraph
 
+
+def _check_host(name: str) -> str:
+    if not name or re.search(r"[\s,\[\]]", name):
+        raise ValueError("a host name has no blanks, commas and brackets, and is not empty")
+    return name
+
+
 SwitchName = Annotated[str, StringConstraints(min_length=1, max_length=253, strip_whitespace=True)]
-HostName = Annotated[str, StringConstraints(max_length=253, strip_whitespace=True, pattern=r"^[^\s,\[\]]+$")]
+HostName = Annotated[str, StringConstraints(max_length=253, strip_whitespace=True), AfterValidator(_check_host)]
 
 NO_COMMON_SWITCH = "no common switch known"
 """Label of the implied root that joins several spines."""

@@ -43,10 +43,11 @@ def num_nodes(layout: Layout, accelerators_per_node: int) -> int:
     """
     nodes, rest = divmod(layout.num_ranks, accelerators_per_node)
     if nodes and rest:
+        below = nodes * accelerators_per_node
         raise LayoutError(
             f"pp={layout.pp} x dp={layout.dp} x cp={layout.cp} x tp={layout.tp} is {layout.num_ranks} ranks, which do "
-            f"not fill whole nodes of {accelerators_per_node} accelerators. Choose degrees whose product is a "
-            f"multiple of {accelerators_per_node}, or set the accelerators of a node."
+            f"not fill whole nodes of {accelerators_per_node} accelerators. Choose degrees whose product is {below} or "
+            f"{below + accelerators_per_node}, or set the accelerators of a node."
         )
     return max(nodes, 1)
 

@@ -125,8 +125,15 @@ def _nodes_of(switch: Mapping[str, Any], path: tuple[str, ...], where: str) -> I
                 raise TopologyError(f"{place}: 'path' is given by the switches above; remove it.")
             yield NetworkNode.from_mapping({**node, "path": path}, place)
             continue
-        for name in expand(str(node)):
+        for name in _expanded(node, place):
             yield NetworkNode.from_mapping({"name": name, "path": path}, place)
+
+
+def _expanded(node: Any, where: str) -> list[str]:
+    try:
+        return expand(str(node))
+    except TopologyError as error:
+        raise TopologyError(f"{where}: {error}") from None
 
 
 def _check_keys(data: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:

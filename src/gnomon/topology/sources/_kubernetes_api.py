@@ -13,7 +13,7 @@ from gnomon.errors import did_you_mean
 from gnomon.topology.sources._errors import TopologySourceError, missing_client
 
 PAGE_SIZE = 500
-TIMEOUT_S = (10, 60)
+TIMEOUT_S = (10, 30)
 """To connect, and between two pieces of an answer."""
 
 
@@ -42,7 +42,7 @@ def connect(kubeconfig: Path | None, context: str | None) -> Any:
             )
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         where = f"kubeconfig {', '.join(map(str, found))}" if found else "service account of this pod"
-        raise TopologySourceError(f"The {where} is not usable: {error}") from None
+        raise TopologySourceError(f"The {where} is not usable: {' '.join(str(error).split())}") from None
     configuration.retries = False  # urllib3 would repeat and log each failure
     return client.CoreV1Api(client.ApiClient(configuration))
 

@@ -74,7 +74,8 @@ def _requested(container: Mapping[str, Any]) -> int:
 
 
 def _count(resources: Mapping[str, Any] | None) -> int:
-    return sum(int((resources or {}).get(name, 0)) for name in ACCELERATORS)
+    counts = (str((resources or {}).get(name, 0)) for name in ACCELERATORS)
+    return sum(int(count) for count in counts if count.isdecimal())  # a quantity of devices is a whole number
 
 
 def _instance_id(provider_id: str | None, annotations: Mapping[str, str]) -> str | None:

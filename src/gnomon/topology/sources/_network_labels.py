@@ -48,7 +48,9 @@ FAMILIES = (
 )
 """Every vendor's own labels. The first family that most nodes carry is used."""
 
-_NO_SWITCH = "only region and zone are known, no switch: name the label keys of the network levels, or ask its operator"
+_NO_SWITCH = (
+    "only region and zone are known, no switch: name the label keys of its levels (--levels), or ask its operator"
+)
 
 LOCATIONS = (
     LabelFamily("location", ("topology.kubernetes.io/region", "topology.kubernetes.io/zone"), _NO_SWITCH),
@@ -82,7 +84,7 @@ def choose_family(nodes: Mapping[str, Labels], levels: Sequence[str] | None = No
             return location
     raise TopologySourceError(
         "No node has a label that says where it is: neither network labels of a known vendor nor region and zone. "
-        f"Name the label keys of the levels, from the farthest to the nearest. {did_you_mean('', present)}"
+        f"Name the label keys of the levels, from the farthest to the nearest (--levels). {did_you_mean('', present)}"
     )
 
 

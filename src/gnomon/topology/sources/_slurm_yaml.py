@@ -64,7 +64,7 @@ def read_yaml_paths(text: str, name: str | None, source: str) -> Paths:
     try:
         entries = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise TopologyError(f"{source} is not valid YAML: {error}") from None
+        raise TopologyError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(entries, list) or not entries:
         raise TopologyError(f"{source} must hold a list of topologies, found {type(entries).__name__}.")
     chosen = _choose([YamlTopology.from_mapping(entry, where=source) for entry in entries], name, source)

@@ -6,6 +6,7 @@ BlockSizes above them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from gnomon.topology.graph import Topology, TopologyError
@@ -18,6 +19,7 @@ from gnomon.topology.sources._slurm_yaml import read_yaml_paths
 __all__ = [
     "parse_node_gres",
     "parse_scontrol_topology",
+    "parse_text",
     "parse_topology_conf",
     "parse_topology_yaml",
     "read_scontrol",
@@ -63,6 +65,15 @@ def parse_scontrol_topology(
 ) -> Topology:
     """Return the topology in the whole output of `scontrol show topology`."""
     return _topology(scontrol_paths(text, source), node_gres, source)
+
+
+def parse_text(text: str, source: str, is_yaml: bool) -> Topology:
+    """Return the topology in a topology.yaml, a topology.conf or the saved output of `scontrol show topology`."""
+    if is_yaml:
+        return parse_topology_yaml(text, source=source)
+    # only the controller numbers levels and blocks
+    is_output = re.search(r"^\s*(SwitchName=\S+\s+Level=|BlockName=\S+\s+BlockIndex=|AggregatedBlock=)", text, re.M)
+    return parse_scontrol_topology(text, source=source) if is_output else parse_topology_conf(text, source=source)
 
 
 def _topology(paths: Paths, node_gres: Mapping[str, int] | None, source: str) -> Topology:
