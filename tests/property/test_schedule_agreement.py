@@ -15,8 +15,8 @@ from gnomon.plan.simulate import Timeline, simulate
 
 FOLDED = ("zb-v", "v-half", "v-min")
 PASSES = ("forward", "backward_input", "backward_weight")
-TOLERANCE = {"zb-h1": 0.01, "zb-h2": 0.03, "zb-v": 0.02, "dualpipe": 0.025, "v-half": 0.06, "v-min": 0.06}
-EXACT, INTERLEAVED = 1e-9, 0.015  # gpipe and plain 1f1b; 1f1b with more than one chunk per rank
+TOLERANCE, EXACT = 0.01, 1e-9  # the latter for gpipe and plain 1f1b
+OWN = {"zb-v": 0.02, "zb-h2": 0.03}  # from the first pass of a rank to its last, where ranks end apart
 
 
 @st.composite
@@ -35,7 +35,7 @@ def problems(draw, schedule: str) -> dict:
             micro_batches = -(-micro_batches // pp) * pp
     ratio, share = draw(st.floats(1.5, 3.0)), draw(st.floats(0.3, 0.5))  # of backward to forward, of W in backward
     seconds = (1.0, ratio * (1.0 - share), ratio * share)
-    most = 0.2 * sum(seconds) if schedule not in ("v-half", "v-min", "zb-h1") else 0.1 * sum(seconds)
+    most = 0.2 * sum(seconds)
     if vpp > 1:
         most = min(most, 1.0 / vpp)
     return {
@@ -91,27 +91,23 @@ def assert_consistent(schedule: str, problem: dict, cost, run: Timeline) -> None
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_closed_form_and_simulation_agree(schedule, data):
     problem = data.draw(problems(schedule))
     cost, run = both(schedule, problem)
-    tolerance = INTERLEAVED if problem["vpp"] > 1 else TOLERANCE.get(schedule, EXACT)
+    tolerance = EXACT if schedule == "gpipe" or (schedule, problem["vpp"]) == ("1f1b", 1) else TOLERANCE
     assert cost.total_s[0] == pytest.approx(run.total_s, rel=tolerance)
-    own = 0.05 if schedule == "zb-h2" else tolerance + 0.01
-    assert cost.unsynchronised_s[0] == pytest.approx(run.unsynchronised_s, rel=own)
+    assert cost.unsynchronised_s[0] == pytest.approx(run.unsynchronised_s, rel=OWN.get(schedule, tolerance))
     assert_consistent(schedule, problem, cost, run)
 
 
-@pytest.mark.parametrize("schedule", ["v-half", "v-min"])
-@settings(max_examples=40, deadline=None)
-@given(pp=st.integers(4, 16), more=st.integers(0, 32), backward=st.floats(1.0, 1.3), weight=st.floats(0.8, 1.0))
-def test_approximate_schedules_agree_closer_for_equal_stages_and_passes_of_like_length(
-    schedule, pp, more, backward, weight
-):
-    problem = {"pp": pp, "vpp": 1, "micro_batches": 2 * pp + more, "first": 0.0, "last": 0.0, "send": 0.0}
-    cost, run = both(schedule, {**problem, "seconds": (1.0, backward, weight)})
-    assert cost.total_s[0] == pytest.approx(run.total_s, rel=0.025)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("pp", "micro_batches"), [(32, 96), (64, 128)])
+def test_long_pipelines_agree(schedule, pp, micro_batches):
+    problem = {"pp": pp, "vpp": 1, "micro_batches": micro_batches, "first": 0.03, "last": 0.2, "send": 0.1}
+    cost, run = both(schedule, {**problem, "seconds": (1.0, 1.1, 0.8)})
+    assert cost.total_s[0] == pytest.approx(run.total_s, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

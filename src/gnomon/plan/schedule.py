@@ -104,7 +104,8 @@ def pipeline_cost(
     columns = [np.broadcast_to(x, shape).reshape(-1) for x in arrays]
     out = np.empty((len(_FIELDS), columns[0].size))
     for index, cases in _blocks(np.broadcast_to(code, shape).reshape(-1)):
-        out[:, cases] = _cost(index, *(column[cases] for column in columns))
+        for row, values in zip(out, _cost(index, *(column[cases] for column in columns)), strict=True):
+            row[cases] = values
     return PipelineCost(**{name: row.reshape(shape) for name, row in zip(_FIELDS, out, strict=True)})
 
 
@@ -116,8 +117,14 @@ def _forms() -> Iterator[tuple[int, ClosedForm]]:
 _FIELDS = ("total_s", "busy_s", "bubble_s", "send_s", "unsynchronised_s", "in_flight_first", "in_flight_last")
 
 
-def _blocks(code: Integers) -> Iterator[tuple[int, Integers]]:
-    """Yield a schedule and the places of some of its cases until all are covered."""
+def _blocks(code: Integers) -> Iterator[tuple[int, Integers | slice]]:
+    """Yield a schedule and the places of some of its cases until all are covered.
+
+    The places are a slice where all cases have one schedule, as in a search: its columns are then read in place.
+    """
+    if code.size and (code == code[0]).all():
+        yield from ((int(code[0]), slice(start, start + _BLOCK)) for start in range(0, code.size, _BLOCK))
+        return
     for index in range(len(SCHEDULES)):
         here = np.flatnonzero(code == index)
         for start in range(0, here.size, _BLOCK):

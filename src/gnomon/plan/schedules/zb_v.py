@@ -47,9 +47,8 @@ def _duration(case: Case) -> Duration:
     first_fills = 2 * hop * np.maximum(0.0, first.f - f - c)  # its warm-up takes longer than the way to the others
     far = whole + largest(hop * (2 * f - b + 3 * c), hop * (largest(f, b) + 5 * c) + first_fills, hop * (w + 3 * c))
     late = whole - 2 * hop * w
-    turns = (
-        late + first_fills + hop * (2 * b + 6 * c) + (first.b + last.b - 2 * b) + 2 * first.w - w - last.w + last.f - f
-    )
+    turns = late + first_fills + hop * (2 * b + 6 * c) + (first.b + last.b - 2 * b)
+    turns = turns + (last.f - f) + 2 * first.w - w - last.w
     near = late + largest(hop * (largest(f, b) + b + 6 * c) + first_fills, hop * (2 * f + 4 * c))
     # rank 0 is the slowest: it pauses only for the first and the last micro-batches
     busy = m * (first.total + last.total)
@@ -59,13 +58,8 @@ def _duration(case: Case) -> Duration:
     joins = busy + (2 * p - 1) * (f - first.f) - hop * (last.f + first.b + last.b) + 4 * hop * b + 6 * hop * c
     joins = joins - (p - 2) * first.w - (p + 1) * last.w + w
     crosses = busy - (2 * p - 1) * first.f - p * (first.b + first.w) - hop * (last.f + last.b) - (p + 1) * last.w
-    crosses = (
-        crosses
-        + (2 * p - 1) * (f + w)
-        + (3 * p - 2) * b
-        + 5 * hop * c
-        + largest(2 * w, hop * (f + c) + first.w - (2 * p - 3) * w)
-    )
+    crosses = crosses + (2 * p - 1) * (f + w) + (3 * p - 2) * b + 5 * hop * c
+    crosses = crosses + largest(2 * w, hop * (f + c) + first.w - (2 * p - 3) * w)
     on_first = largest(near, turns, busy, stays, joins)
     elsewhere = largest(far, leaves, crosses)
     return Duration(largest(on_first, elsewhere), largest(on_first, elsewhere - start))
