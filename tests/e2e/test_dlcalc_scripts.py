@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.functional
 
+ROOT = Path(__file__).parents[2]
 RUN = "import sys; sys.argv = sys.argv[1:]; from gnomon.cli import scripts; getattr(scripts, {function!r})()\n"
 SEE_MODULES = """
 import json, sys
@@ -33,7 +35,7 @@ SCRIPTS = {
 }
 
 
-def run(script, *arguments, code=RUN, environment=None):
+def run(script, *arguments, code=RUN, environment=None, folder=None):
     return subprocess.run(
         [sys.executable, "-c", code.format(function=SCRIPTS[script][0]), script, *arguments],
         capture_output=True,
@@ -41,6 +43,7 @@ def run(script, *arguments, code=RUN, environment=None):
         check=False,
         timeout=120,
         env=environment,
+        cwd=folder,
     )
 
 
@@ -86,6 +89,30 @@ def test_figures_without_colours_in_a_pipe():
     assert "\x1b" not in done.stdout
     done = run("sps2tpd", "-t", "100", "-s", "2048", "-g", "0.9", environment={**os.environ, "NO_COLOR": "1"})
     assert done.stdout == "100 samples/s of 2048 tokens at 90.00% goodput are 15.93 B tokens/day.\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("3dtrn", ["examples/3dtrn/llama3_70b.yaml"]),
+        ("sps2mfu", ["-s", "100", "-l", "2048", "-m", "70b", "-n", "512", "-t", "312"]),
+        ("sps2tpd", ["-t", "100", "-s", "2048"]),
+        ("ckpt-summarize", ["a.pt"]),
+        ("topoeval", ["--file", "job.yaml", "-t", "8", "-p", "1", "-d", "2"]),
+        ("topoassign", ["--file", "free.yaml", "-t", "8", "-p", "1", "-d", "2"]),
+    ],
+)
+def test_a_terminal_that_wants_no_colour_gets_no_escape_codes(script, arguments, tmp_path):
+    import torch
+
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    (tmp_path / "job.yaml").write_text("nodes: [{name: a, path: [s], rank: 0}, {name: b, path: [s], rank: 1}]")
+    (tmp_path / "free.yaml").write_text("nodes: [{name: a, path: [s]}, {name: b, path: [s]}]")
+    arguments = [str(ROOT / word) if "/" in word else word for word in arguments]
+    done = run(script, *arguments, environment={**os.environ, "FORCE_COLOR": "1"}, folder=tmp_path)
+    assert ("\x1b[" in done.stdout) is (script != "sps2tpd")
+    done = run(script, *arguments, environment={**os.environ, "FORCE_COLOR": "1", "NO_COLOR": "1"}, folder=tmp_path)
+    assert (done.returncode, done.stderr, "\x1b" in done.stdout) == (0, "", False)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_colours_are_the_terminals_to_ask_for(script, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b[36m" in script(EXAMPLES / "llama3_70b.yaml")[1]
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[36m" not in script(EXAMPLES / "llama3_70b.yaml")[1]
+    assert "\x1b" not in script(EXAMPLES / "llama3_70b.yaml")[1]
 
 
 @pytest.mark.parametrize(

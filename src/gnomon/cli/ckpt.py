@@ -12,8 +12,6 @@ from gnomon.cli._output import print_json
 if TYPE_CHECKING:
     from gnomon.ckpt.contents import Checkpoint
 
-_PIPE_WIDTH = 2000  # lines are wrapped for people, not for programs
-
 
 def summarize(
     path: Annotated[Path, typer.Argument(help="Checkpoint: a file or a folder.", metavar="PATH", show_default=False)],
@@ -38,14 +36,10 @@ def summarize(
 
 
 def _print(checkpoint: Checkpoint, full: bool) -> None:
-    from rich.console import Console
-
     from gnomon.ckpt.render import render_checkpoint
+    from gnomon.cli._console import make_console
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPE_WIDTH)
-    console.print(render_checkpoint(checkpoint, full))
+    make_console().print(render_checkpoint(checkpoint, full))
 
 
 app = typer.Typer(help="Look into checkpoints.", no_args_is_help=True)

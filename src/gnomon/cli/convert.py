@@ -135,10 +135,10 @@ def _peak(tflops: float | None, accelerator: str | None, dtype: str | None) -> S
 
 
 def _print(figures: Throughput, sources: dict[str, str]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from gnomon.cli._console import make_console
     from gnomon.units import format_count, format_flops
 
     per_device = figures.peak_flops_per_s / figures.num_accelerators
@@ -161,4 +161,4 @@ def _print(figures: Throughput, sources: dict[str, str]) -> None:
     table = Table("", "", "from", box=None, show_header=False)
     for name, value, source in rows:
         table.add_row(name, Text(value, style="bold"), Text(source, style="dim"))
-    Console().print(table)
+    make_console().print(table)

@@ -31,8 +31,7 @@ def command(
     if as_json:
         print_json(report)
         return
-    from rich.console import Console
-
+    from gnomon.cli._console import make_console
     from gnomon.plan.training_3d.render import render
 
-    render(report, Console(highlight=False))
+    render(report, make_console(fold_in_pipes=True))

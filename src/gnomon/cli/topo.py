@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from gnomon.topology.evaluate import PlacementEvaluation
     from gnomon.topology.graph import Topology
 
-_PIPE_WIDTH = 2000  # tables are folded for people, not for programs
-
 Kind = Literal["tp", "cp", "ep", "dp", "pp"]
 Format = Literal["hosts", "mpi", "rankfile", "slurm-hostfile", "slurm-nodelist", "torchrun"]
 
@@ -359,7 +357,6 @@ def _print_assignment(assignment: Assignment, topology: Topology) -> None:
 
 
 def _print(tables: RenderableType) -> None:
-    from rich.console import Console
+    from gnomon.cli._console import make_console
 
-    console = Console()
-    (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(tables)
+    make_console().print(tables)
