@@ -144,6 +144,17 @@ def test_a_space_in_which_nothing_runs_says_why():
         search(DENSE, CLUSTER, WORKLOAD, accelerators=[99])
 
 
+def test_offloading_needs_a_host_whose_bandwidth_is_known():
+    axes = {"offload_optimizer": (0.0, 1.0)}
+    space = SPACE.model_copy(update=axes)
+    unknown = CLUSTER.accelerator.model_copy(update={"host_bandwidth_bytes_per_s": None})
+    with pytest.raises(PlanError, match="The axis offload_optimizer moves data to the host"):
+        search(DENSE, CLUSTER.model_copy(update={"accelerator": unknown}), WORKLOAD, space=space)
+    found = search(DENSE, CLUSTER, WORKLOAD, space=space, objective="memory", top=1).best[0]
+    assert found.candidate.layout.offload_optimizer == 1.0
+    assert found.estimate.memory.optimizer_bytes == 0.0
+
+
 def test_collections_keep_what_sorting_would():
     random = np.random.default_rng(0)
     best, front = Best(7), Front()

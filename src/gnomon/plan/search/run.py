@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -49,6 +49,7 @@ def search(
     spaces = {
         n: space or default_space(model, n, cluster.accelerators_per_node, workload.global_batch) for n in numbers
     }
+    _check_offloading(spaces.values(), cluster)
     total, done = sum(s.size for s in spaces.values()), 0
     rejected: dict[str, int] = {}
     found: list[Candidate] = []
@@ -93,6 +94,16 @@ def _check_accelerators(numbers: Sequence[int], cluster: ClusterSpec) -> None:
                 f"accelerators={number}, but '{cluster.name}' has {cluster.num_accelerators}. "
                 f"Choose from 1 to {cluster.num_accelerators}, or set num_nodes on the cluster."
             )
+
+
+def _check_offloading(spaces: Iterable[SearchSpace], cluster: ClusterSpec) -> None:
+    axes = ("offload_activations", "offload_optimizer")
+    asked = next((axis for space in spaces for axis in axes if max(getattr(space, axis)) > 0), None)
+    if asked and cluster.accelerator.host_bandwidth_bytes_per_s is None:
+        raise PlanError(
+            f"The axis {asked} moves data to the host, but the bandwidth between '{cluster.accelerator.name}' and its "
+            f"host is unknown. Leave {asked} at 0, or describe the accelerator with host_bandwidth_bytes_per_s."
+        )
 
 
 def _blocks(space: SearchSpace) -> list[tuple[int, int]]:
