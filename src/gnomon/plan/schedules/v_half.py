@@ -76,6 +76,7 @@ _THREE = Paths(
 )
 _FOUR = Paths(
     """
+    m-2 m-1 m-3 | 10 10 1 | m-2 m-2 m-4 | 20
     2 2 1 | 4m 6 2m-6 | 2 1 1 | 2m+12
     m-1 m-1 m-2 | 6 6 0 | m m m-1 | 12
     m-2 m-2 m-3 | 10 10 3 | m-2 m-2 m-3 | 16
@@ -99,6 +100,9 @@ _FOUR = Paths(
 )
 _FIVE = Paths(
     """
+    h+1 h+1 1 | 8h+8i+8 8h+4g+4 h+2i-g+1 | h+1 h+1 0 | 16h+6i+4g+12
+    1 1 1 | 2m+2 2m+10 2m-6 | 1 1 0 | 20
+    1 1 1 | 8 4m+4 2q-m+1 | 1 1 0 | 4m-2q+12
     2 2 2 | 3q+2 3q+10 q-2 | q q 0 | 6q+12
     m-2 m-2 m-2 | 8 8 0 | m m m-1 | 16
     m-4 m-2 m-2 | 10 10 0 | m m m-3 | 20
@@ -118,9 +122,13 @@ _FIVE = Paths(
     """,
     q=lambda p, m: np.floor(m / 2),
     r=lambda p, m: np.floor(m / 3),
+    h=lambda p, m: np.floor(m / 5),
+    i=lambda p, m: np.where(m % 5 >= 2, 1.0, 0.0),
+    g=lambda p, m: np.where((m % 5 == 0) | (m % 5 == 2), 0.0, 1.0),
 )
 _EVEN = Paths(
     """
+    m-p+1 m-p/2+1 m-p | 2p 5p-4 p/2-1 | m-p m-p/2 m-p-1 | 7p-6
     m-p/2+1 p/2+1 p/2 | 2m-2 2p-2 m-p | m p m-1 | 2m+2p-4
     m-p/2-1 p/2+1 p/2 | 2m+p+2 2p-2 m-p+1 | m-2 p/2 m-p/2-1 | 2m+3p-2
     m-p+1 p/2+2 3 | 2m+2 5p-10 m-p/2-1 | m-p+1 p/2+1 m-p | 2m+5p-12
@@ -147,6 +155,7 @@ _EVEN = Paths(
 )
 _ODD = Paths(
     """
+    m-p+1 m-p+1 m-p+1 | 9p/2-9/2 5p/2-5/2 p/2-1/2 | m-p/2+1/2 m-p/2+1/2 m-p | 7p-9
     2 2 2 | m+3p/2-5/2 m+7p/2-17/2 m-p/2-1/2 | m-p/2+3/2 m-p/2+3/2 0 | 2m+5p-11
     1 1 1 | m+5p/2-9/2 m+5p/2-9/2 m-p/2-1/2 | m-p/2+3/2 m-p/2+3/2 0 | 2m+5p-9
     1 1 1 | 4m+p-6 3p-4 2m-p-1 | 2 2 0 | 2m+5p-9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnomon.plan.schedules.case import Case, ClosedForm, Duration, largest, slowest_stage_s, when
+from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration, largest, slowest_stage_s, when
 from gnomon.plan.schedules.program import Operation, Program
 
 
@@ -39,8 +39,7 @@ def _duration(case: Case, depth: int) -> Duration:
     p, m, c = case.pp, case.num_microbatches, case.send_s
     first, middle, last = case.first, case.middle, case.last
     b, w = middle.backward_input, middle.backward_weight
-    both_first = first.forward + first.backward_input
-    both, both_last = middle.forward + b, last.forward + last.backward_input
+    both_last = last.forward + last.backward_input
     fill = first.forward + (p - 2) * middle.forward + (p - 1) * c  # until the last rank starts
     drain = first.backward_input + (p - 2) * b + (p - 1) * c + first.backward_weight  # after its last B
     put_off = np.minimum(depth * (p - 1) + 1, m)  # weight gradients of the last rank that follow its last B
@@ -48,29 +47,19 @@ def _duration(case: Case, depth: int) -> Duration:
     turn = fill + both_last  # the first micro-batch turns round at the last rank
 
     # until the last B of the last rank: it stays there, or (ZB-H1) goes back to where a micro-batch takes longest
-    at_last = [fill + m * both_last + early]
+    reached = fill + m * both_last + early
     if depth == 1:
-        # micro-batches wait for one another on a rank, or go round all of them: p micro-batches a turn, with one W
-        around = first.total + (p - 2) * both + both_last + 2 * (p - 1) * c
-        slowest = largest(first.total, last.total, when(p > 2, both + w))
-        turns = np.floor((m - p - 1) / p)
-        rest = m - p - 1 - p * turns
-        partly = largest(rest * slowest, when((p > 2) & (rest > 0), rest * both + w + 2 * (rest - 1) * c))
-        waiting = np.maximum((m - p - 1) * slowest, turns * around + partly)
-        steady = 2 * both_first + first.backward_weight + 2 * (p - 2) * both + 2 * both_last + 4 * (p - 1) * c
-        steady = when(m > p, steady + waiting)
-        missing = np.maximum(p - m, 0)
-        short = both_first + (2 * (p - 2) - missing) * both + 2 * both_last + (4 * (p - 1) - 2 - 2 * missing) * c
-        short = short + np.maximum(m - p, 0) * last.total
-        at_last.append(when(m > 1, np.maximum(steady, short)) + first.backward_weight - drain)
-
-    reached = largest(*at_last)
+        reached = np.maximum(reached, when(m > 1, _round_trips(case)) + first.backward_weight - drain)
     # or it stays on the rank before the last, from where it goes on to the first
     turned_back = np.maximum(m - depth - 1, 0) * middle.forward + (m - 1) * b
     before = turn + turned_back + np.maximum(m - 1 - depth * (p - 2), 0) * w
     onward = np.maximum(reached, when(p > 2, before))
     first_waits = turn + (p - 2) * b + (p - 1) * c + m * (first.backward_input + first.backward_weight)
     first_ends = largest(onward + drain, first_waits + (m - put_off) * first.forward, m * first.total)
+    if depth == 2:  # where the first rank begins all forwards before it has a gradient, the last of them turns early
+        hops = np.floor(p - 1 - (m - 1) / depth)
+        early_turn = m * first.total + hops * (middle.forward + b + 2 * c)
+        first_ends = np.maximum(first_ends, when((hops >= 0) & (m > 1), early_turn))
     last_ends = np.maximum(reached + put_off * last.backward_weight, fill + m * last.total)
     total, own = largest(first_ends, last_ends), largest(first_ends, last_ends - fill)
 
@@ -81,7 +70,12 @@ def _duration(case: Case, depth: int) -> Duration:
     for r in (one, beyond):
         later = np.maximum(m - 1 - depth * (p - 1 - r), 0)
         chains.append((r, turn + (p - 2 - r) * b + (p - 1 - r) * c + later * middle.forward + m * (b + w)))
-    for r in (one, np.clip(np.floor(bend), one, beyond), np.clip(np.ceil(bend), one, beyond)):
+    below = np.clip(np.floor(bend), one, beyond)
+    if depth == 2:  # the backwards that a rank does without a gradient by weight are quicker than the last rank's
+        ahead = np.minimum(depth * below + 1, m)
+        left = np.maximum(m - ahead - depth * (p - 1 - below), 0) * middle.forward + (m - ahead) * b + m * w
+        chains.append((below, fill + ahead * both_last + (p - 1 - below) * (b + c) + left))
+    for r in (one, below, np.clip(np.ceil(bend), one, beyond)):
         chains.append((r, onward + (p - 1 - r) * (b + c) + np.minimum(depth * r + 1, m) * w))
     chains.append((beyond, first.forward + (beyond - 1) * middle.forward + beyond * c + m * middle.total))
     for r, chain in chains:
@@ -89,6 +83,26 @@ def _duration(case: Case, depth: int) -> Duration:
         total = np.maximum(total, ends)
         own = np.maximum(own, ends - first.forward - (r - 1) * middle.forward - r * c)
     return Duration(total, own)
+
+
+def _round_trips(case: Case) -> Array:
+    """Return how long a ZB-H1 step takes up to the last B of the first rank, where ranks wait for one another."""
+    p, m, c = case.pp, case.num_microbatches, case.send_s
+    first, middle, last = case.first, case.middle, case.last
+    both_first = first.forward + first.backward_input
+    both, both_last = middle.forward + middle.backward_input, last.forward + last.backward_input
+    # on one rank, or around all of them: p micro-batches a turn, with one gradient by weight
+    around = first.total + (p - 2) * both + both_last + 2 * (p - 1) * c
+    slowest = largest(first.total, last.total, when(p > 2, middle.total))
+    turns = np.floor((m - p - 1) / p)
+    rest = m - p - 1 - p * turns
+    partly = when((p > 2) & (rest > 0), rest * both + middle.backward_weight + 2 * (rest - 1) * c)
+    waiting = np.maximum((m - p - 1) * slowest, turns * around + np.maximum(rest * slowest, partly))
+    steady = 2 * both_first + first.backward_weight + 2 * (p - 2) * both + 2 * both_last + 4 * (p - 1) * c
+    # or they turn round at the last rank after the first p micro-batches, and stay there
+    missing = np.maximum(p - m, 0)
+    short = both_first + (2 * (p - 2) - missing) * both + 2 * both_last + (4 * (p - 1) - 2 - 2 * missing) * c
+    return largest(when(m > p, steady + waiting), short + np.maximum(m - p, 0) * last.total)
 
 
 def _form(depth: int) -> ClosedForm:
