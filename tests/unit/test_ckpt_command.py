@@ -3,8 +3,13 @@
 import argparse
 import itertools
 import json
+import os
+import resource
+import struct
+import subprocess
 import sys
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -119,6 +124,24 @@ def test_damage_is_shown_and_fails(gnomon, tmp_path):
     code, out, err = gnomon(tmp_path / "b.pt", "--json")
     assert (code, err.count("\n")) == (1, 1)
     assert len(json.loads(out)["damage"]) == 1
+
+
+def test_too_little_memory_is_one_message(tmp_path):
+    pickled = b"\x80\x02]" + b"".join(b"X" + struct.pack("<I", 8) + b"%08da" % i for i in range(2_500_000)) + b"."
+    (tmp_path / "many.pkl").write_bytes(pickled)
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (240 * 2**20, 240 * 2**20))
+    command = "import sys; sys.argv = ['ckpt-summarize', sys.argv[1]]; from gnomon.cli.scripts import ckpt_summarize; "
+    done = subprocess.run(
+        [sys.executable, "-c", command + "ckpt_summarize()", str(tmp_path / "many.pkl")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: '{tmp_path / 'many.pkl'}' lists more names and values than the memory")
+    assert done.stderr.count("\n") == 1
 
 
 def test_failures_are_one_message(gnomon, tmp_path):

@@ -26,11 +26,16 @@ def summarize(
     from gnomon.ckpt.summarize import summarize as read
     from gnomon.errors import CheckpointError
 
-    checkpoint = read(path)
-    if as_json:
-        print_json(checkpoint)
-    else:
-        _print(checkpoint, full)
+    try:
+        checkpoint = read(path)
+        if as_json:
+            print_json(checkpoint)
+        else:
+            _print(checkpoint, full)
+    except MemoryError:
+        raise CheckpointError(
+            f"'{path}' lists more names and values than the memory of this process holds. Allow it more."
+        ) from None
     if not_to_be_loaded := verdict(checkpoint):
         raise CheckpointError(not_to_be_loaded)
 
