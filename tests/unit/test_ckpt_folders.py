@@ -105,6 +105,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/store", rank=int(sys.argv[2]), world_size=2)
 mesh = init_device_mesh("cpu", (2,))
 dcp.save({"w": distribute_tensor(torch.ones(8, 4), mesh, [Shard(0)])}, checkpoint_id=f"{sys.argv[1]}/dcp")
+dist.barrier()  # a rank that ends early breaks the connection that the other one still uses
+dist.destroy_process_group()
 """
     ranks = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(rank)]) for rank in range(2)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
