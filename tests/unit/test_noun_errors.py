@@ -112,6 +112,14 @@ def test_malformed_files(tmp_path, name, text, message):
 
 
 def test_missing_file(tmp_path):
+    with pytest.raises(SpecError, match=r"is a folder\. Give a YAML or JSON file"):
+        ModelSpec.load(tmp_path)
+    (tmp_path / "twice.yaml").write_text("name: a\nnested: {b: 1, c: 2,\n  b: 3}\n")
+    with pytest.raises(
+        SpecError, match=r"twice.yaml' is not valid YAML: key 'b' is given twice .*line 2, column 9"
+    ) as found:
+        ModelSpec.load(tmp_path / "twice.yaml")
+    assert "\n" not in str(found.value)
     with pytest.raises(SpecError, match="File not found"):
         Layout.load(tmp_path / "none.yaml")
 

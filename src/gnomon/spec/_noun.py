@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
@@ -88,6 +89,8 @@ def write_atomically(path: Path, text: str) -> Path:
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML or JSON file; raise SpecError with the line when it is malformed."""
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise SpecError(f"'{path}' is {'a folder' if path.is_dir() else 'no file'}. Give a YAML or JSON file.")
     if not path.is_file():
         raise SpecError(f"File not found: '{path}' (looked in {Path.cwd()}). Give a path to a YAML or JSON file.")
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -96,14 +99,26 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_loader())
     except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"'{path}' is not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from None
+        kind, reason = "JSON" if path.suffix == ".json" else "YAML", " ".join(str(error).split())
+        raise SpecError(f"'{path}' is not valid {kind}: {reason}") from None
     if not isinstance(data, dict):
         raise SpecError(f"'{path}' must hold a mapping of keys to values, found {type(data).__name__}.")
     return data
 
 
+@cache
 def _loader() -> Any:
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """A safe loader that refuses a key that is given twice, of which YAML would silently keep the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value if key.tag == "tag:yaml.org,2002:str"]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{twice}' is given twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return UniqueKeys
 
 
 def _prefix(cls: type, where: str) -> str:
