@@ -16,7 +16,7 @@ from gnomon.plan.simulate import Timeline, simulate
 FOLDED = ("zb-v", "v-half", "v-min")
 PASSES = ("forward", "backward_input", "backward_weight")
 TOLERANCE, EXACT = 0.01, 1e-9  # the latter for gpipe and plain 1f1b
-OWN = {"zb-v": 0.02, "zb-h2": 0.03}  # from the first pass of a rank to its last, where ranks end apart
+OWN = {"zb-v": 0.02}  # from the first pass of a rank to its last, where ranks end apart
 
 
 @st.composite

@@ -58,8 +58,9 @@ def _duration(case: Case, depth: int) -> Duration:
     first_ends = largest(onward + drain, first_waits + (m - put_off) * first.forward, m * first.total)
     if depth == 2:  # where the first rank begins all forwards before it has a gradient, the last of them turns early
         hops = np.floor(p - 1 - (m - 1) / depth)
-        early_turn = m * first.total + hops * (middle.forward + b + 2 * c)
-        first_ends = np.maximum(first_ends, when((hops >= 0) & (m > 1), early_turn))
+        hop = middle.forward + b + 2 * c
+        further = np.where((m % 2 == 0) & (m > 2), np.maximum(hop - first.forward, 0.0), 0.0)  # of the last but one
+        first_ends = np.maximum(first_ends, when((hops >= 0) & (m > 1), m * first.total + hops * hop + further))
     last_ends = np.maximum(reached + put_off * last.backward_weight, fill + m * last.total)
     total, own = largest(first_ends, last_ends), largest(first_ends, last_ends - fill)
 
