@@ -6,7 +6,10 @@ import pytest
 
 from gnomon.plan.planner import plan
 from gnomon.plan.search import search
+from gnomon.plan.search.sensitivity import sensitivity
 from gnomon.report.plan_page import plan_sections, render_plan_page
+from gnomon.report.scaling import best_by_number
+from gnomon.report.search_page import render_search_page
 from gnomon.spec import Layout, Workload
 from gnomon.spec.catalog import load_cluster, load_model
 
@@ -60,3 +63,52 @@ def test_one_stage_and_one_rank_leave_out_pipeline_and_scaling():
     workload = Workload(seq_len=1024, global_batch=4, micro_batch=4, precision="bf16")
     alone = plan(load_model("gpt2"), load_cluster("dgx-a100"), Layout(), workload)
     assert [s.key for s in plan_sections(alone)] == ["time", "memory", "operators", "sources"]
+
+
+def test_a_layout_that_does_not_fit_shows_what_would():
+    from gnomon.plan.alternatives import nearest_fitting
+
+    asked = plan(load_model("llama-3.1-70b"), load_cluster("dgx-h100", 8), Layout(dp=8, tp=8), WORKLOAD)
+    asked = asked.model_copy(update={"alternatives": nearest_fitting(asked, plan)})
+    (section,) = [s for s in plan_sections(asked) if s.key == "fitting"]
+    assert len(section.tables[0].rows) == len(asked.alternatives)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "batch"),
+    [("dualpipe", 1024), ("zb-v", 1024), ("v-half", 1024), ("v-min", 64), ("zb-h1", 64), ("gpipe", 64), ("zb-h2", 64)],
+)
+def test_every_schedule_has_its_timeline(schedule, batch):
+    layout = Layout(dp=1, tp=8, pp=8, schedule=schedule, zero_stage=0)
+    workload = WORKLOAD.model_copy(update={"global_batch": batch})
+    found = plan(load_model("llama-3.1-70b"), load_cluster("dgx-h100", 8), layout, workload)
+    (section,) = [s for s in plan_sections(found) if s.key == "pipeline"]
+    ranks = {label for trace in section.panels[0].figure["data"] for label in trace["y"]}
+    assert ranks == {f"rank {r}" for r in range(8)}
+
+
+def test_strong_scaling_begins_where_the_model_fits(estimate):
+    best = best_by_number(estimate)
+    counts = [candidate.num_accelerators for candidate in best]
+    assert counts == sorted(counts)
+    assert counts[-1] == 64
+    assert all(candidate.peak_memory_bytes <= estimate.cluster.accelerator.memory_bytes for candidate in best)
+    (section,) = [s for s in plan_sections(estimate, by_number=best) if s.key == "scaling"]
+    names = [trace["name"] for trace in section.panels[0].figure["data"]]
+    assert names == ["perfect scaling", "strong scaling, best layouts", "weak scaling, more replicas"]
+
+
+def test_the_front_shows_no_layout_that_is_faster_than_what_fits(estimate):
+    found = search(estimate.model, estimate.cluster, WORKLOAD, top=1)
+    (section,) = [s for s in plan_sections(estimate, found) if s.key == "search"]
+    line = section.panels[0].figure["data"][0]
+    assert list(line["y"]) == sorted(line["y"])
+    assert line["line"]["shape"] == "vh"  # from a fast layout up to the slower one, then left to its memory
+
+
+def test_the_page_of_a_search_shows_the_front_and_why_the_others_lost(estimate):
+    found = search(estimate.model, estimate.cluster, WORKLOAD, top=3)
+    page = render_search_page(found, sensitivity(estimate.model, estimate.cluster, WORKLOAD))
+    for title in ("The layouts that nothing beats", "why the others lost", "What better hardware would bring"):
+        assert title in page
+    assert found.best[1].why.split(",")[0] in page

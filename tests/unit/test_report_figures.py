@@ -5,7 +5,7 @@ import pytest
 from gnomon.profile.measurement import OperatorMeasurement
 from gnomon.report import figures
 from gnomon.report.compare import compare, memory_terms, time_terms
-from gnomon.report.figures._base import label_of
+from gnomon.report.figures._base import label_of, log_axis
 from gnomon.report.figures.operators import bandwidth_of
 from gnomon.spec import SizeCurve
 from report_fixtures import ACCELERATOR, CLUSTER, fake_estimate, fake_hardware, fake_measurement, fake_metrics
@@ -110,10 +110,28 @@ def test_a_roof_without_a_vendor_bandwidth_takes_the_fastest_large_memory_operat
     assert bandwidth_of(fake_estimate(cluster=cluster)) == 12e9
 
 
-def test_the_axes_of_the_roofline_hold_whole_decades():
+def test_the_axes_of_the_roofline_hold_the_points_and_the_roof_between_marks():
     figure = figures.roofline(fake_estimate())
-    assert figure.layout.xaxis.range == (-1, 2)
-    assert figure.layout.yaxis.range[1] == 2
+    for name, axis in (("x", figure.layout.xaxis), ("y", figure.layout.yaxis)):
+        values = [value for trace in figure.data for value in trace[name]]
+        assert 10 ** axis.range[0] < min(values) < max(values) < 10 ** axis.range[1]
+        assert len(axis.tickvals) >= 2
+        assert all(axis.range[0] <= math.log10(place) <= axis.range[1] for place in axis.tickvals)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((100, 450), ["100", "200", "300", "400"]),
+        ((100, 950), ["100", "200", "500", "1000"]),
+        ((3, 400), ["5", "10", "20", "50", "100", "200", "500"]),
+        ((1.0, 5e6), ["1", "10", "100", "1000", "10k", "100k", "1M", "10M"]),
+        ((7.0, 7.0), ["6", "7", "8"]),
+        ((1.234, 1.235), ["1.234", "1.235"]),
+    ],
+)
+def test_marks_of_a_logarithmic_axis(values, texts):
+    assert list(log_axis(values)["ticktext"]) == texts
 
 
 def test_labels_are_escaped_and_wrapped_after_separators():

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from gnomon.cli import plan_cost, plan_fit, plan_inference, plan_search, plan_validate
 from gnomon.cli._output import free_path, print_json
-
-if TYPE_CHECKING:
-    from gnomon.plan.estimate import Estimate
+from gnomon.cli.plan_config import read_plan
+from gnomon.cli.plan_page import write_page
+from gnomon.cli.plan_tables import show
 
 ESTIMATE = "estimate"
 
@@ -57,44 +57,26 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Predict step time, memory and MFU of a training step, and say where each number comes from."""
-    from gnomon.config import load_config, require_values, to_plain
     from gnomon.plan.alternatives import nearest_fitting
     from gnomon.plan.planner import plan
     from gnomon.spec.resolve import resolve_inputs
 
-    loaded = load_config(config, overrides or [])
-    require_values(loaded)
-    estimate = plan(*resolve_inputs(to_plain(loaded)))
+    estimate = plan(*resolve_inputs(read_plan(config, overrides or [])))
     if estimate.fits is False:
         estimate = estimate.model_copy(update={"alternatives": nearest_fitting(estimate, plan)})
     if as_json:
         print_json(estimate)
     else:
-        from rich.console import Console
-
         from gnomon.plan.render import render_estimate
 
-        Console().print(render_estimate(estimate, operators))
+        show(render_estimate(estimate, operators))
     if output is not None or not as_json:
         wanted = (output or Path()) / "estimate.json"
         _say(estimate.save(free_path(wanted, force)), wanted, "Estimate", as_json)
     if html is not None:
-        _say(_write_page(estimate, free_path(html, force)), html, "Page", as_json)
+        from gnomon.report.plan_page import estimate_page
 
-
-def _write_page(estimate: Estimate, path: Path) -> Path:
-    """Write the page of an estimate, with the layouts that a search of the same ranks finds."""
-    from gnomon.errors import GnomonError
-    from gnomon.plan.search import search
-    from gnomon.report.plan_page import render_plan_page
-
-    ranks = estimate.layout.num_ranks
-    try:
-        found = search(estimate.model, estimate.cluster, estimate.workload, accelerators=[ranks], top=1)
-    except GnomonError:
-        found = None  # one rank, say, leaves nothing to search
-    path.write_text(render_plan_page(estimate, found), encoding="utf-8")
-    return path
+        _say(write_page(html, force, lambda: estimate_page(estimate)), html, "Page", as_json)
 
 
 def _say(written: Path, wanted: Path, what: str, as_json: bool) -> None:

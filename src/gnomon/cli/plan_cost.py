@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gnomon.cli._output import print_json
+from gnomon.cli.plan_config import read_plan
+from gnomon.cli.plan_tables import SOURCE, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from gnomon.plan.goodput import Reliability
 
 UNKNOWN = "unknown"
+MOST_TOKENS = 1e18
 
 
 def command(
@@ -90,30 +93,37 @@ def command(
 
 
 def _estimate(config: Path, overrides: list[str]) -> Estimate:
-    from gnomon.config import load_config, require_values, to_plain
     from gnomon.plan.planner import plan
     from gnomon.spec.resolve import resolve_inputs
 
-    loaded = load_config(config, overrides)
-    require_values(loaded)
-    return plan(*resolve_inputs(to_plain(loaded)))
+    return plan(*resolve_inputs(read_plan(config, overrides)))
 
 
 def _report(
     estimate: Estimate, tokens: str, prices: dict[str, float | None], reliability: Reliability | None, as_json: bool
 ) -> None:
-    from gnomon.plan.cost import CostRates, parse_count, training_cost
+    from gnomon.plan.cost import CostRates, training_cost
 
     rates = CostRates.from_mapping(prices, where="the options")
-    result = training_cost(estimate, parse_count(tokens), rates, reliability)
+    result = training_cost(estimate, _tokens(tokens), rates, reliability)
     if as_json:
         print_json(result)
         return
-    from rich.console import Console
-
-    Console().print(_table(result, rates.price_per_accelerator_hour))
+    show(_table(result, rates.price_per_accelerator_hour))
+    if estimate.fits is False:
+        typer.echo("- this layout does not fit the memory: gnomon plan shows the nearest that do")
     for line in result.assumptions:
         typer.echo(f"- {line}")
+
+
+def _tokens(text: str) -> float:
+    from gnomon.errors import PlanError
+    from gnomon.plan.cost import parse_count
+
+    count = parse_count(text)
+    if count > MOST_TOKENS:
+        raise PlanError(f"--tokens is {text!r}; give at most {MOST_TOKENS:.0e}. Write 15T, 300B, 1.5e12 or 2000000.")
+    return count
 
 
 def _reliability(
@@ -167,9 +177,10 @@ def _table(result: TrainingCost, price: float | None) -> Table:
 
     from gnomon.units import format_bytes, format_count, format_percent, format_seconds
 
-    table = Table(
-        "quantity", "value", "where it comes from", title="Training run", title_justify="left", header_style="bold"
-    )
+    table = Table(title="Training run", title_justify="left", header_style="bold")
+    table.add_column("quantity", overflow="fold")
+    table.add_column("value", justify="right", overflow="fold")
+    table.add_column(SOURCE, style="dim", overflow="fold")
     steps = f"{result.num_steps} steps x {format_seconds(result.step_time_s)}"
     table.add_row("tokens", format_count(result.tokens), f"{result.num_steps} steps")
     table.add_row("training", _days(result.training_s), steps)
@@ -196,7 +207,7 @@ def _table(result: TrainingCost, price: float | None) -> Table:
     table.add_row("power per accelerator", power, "TDP, or linear between idle and TDP")
     table.add_row("energy of the accelerators", _kwh(result.accelerator_energy_kwh), "power x time")
     table.add_row("energy of the data center", _kwh(result.facility_energy_kwh), "x PUE (--pue)")
-    carbon = UNKNOWN if result.carbon_kg is None else f"{result.carbon_kg / 1000.0:,.3g} t CO2e"
+    carbon = UNKNOWN if result.carbon_kg is None else f"{_figures(result.carbon_kg / 1000.0)} t CO2e"
     table.add_row("carbon", carbon, "x --carbon-intensity")
     return table
 
@@ -208,4 +219,12 @@ def _days(seconds: float) -> str:
 
 
 def _kwh(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value / 1000.0:,.4g} MWh"
+    return UNKNOWN if value is None else f"{_figures(value / 1000.0)} MWh"
+
+
+def _figures(value: float) -> str:
+    """Return four significant figures, without an exponent: 0.01234, 12.34, 1,234,000."""
+    from math import floor, log10
+
+    digits = 3 - floor(log10(value)) if value > 0 else 0
+    return f"{round(value, digits):,.{max(0, min(digits, 12))}f}"

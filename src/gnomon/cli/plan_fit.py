@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gnomon.cli._output import free_path, print_json
+from gnomon.cli.plan_tables import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,20 +151,17 @@ def _document(
 
 
 def _print(studies: dict[str, Study], fits: dict[str, Fit], outside: dict[str, Fit]) -> None:
-    from rich.console import Console
-
     from gnomon.plan.published.render import render_errors, render_fit, render_held_out
 
-    console = Console()
     for name, study in studies.items():
         if study.parameters:
-            console.print(render_fit(study.parameters, fits[name]))
+            show(render_fit(study.parameters, fits[name]))
     study = studies["step_time"]
     inside = _errors(study, fits["step_time"])
     if outside:
-        console.print(render_held_out(inside, _outside(study, outside)))
+        show(render_held_out(inside, _outside(study, outside)))
     else:
-        console.print(render_errors({**inside, "all": study.errors(fits["step_time"])}))
+        show(render_errors({**inside, "all": study.errors(fits["step_time"])}))
 
 
 def _write(output: Path, force: bool, constants: dict[str, Any], quiet: bool) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gnomon.cli._output import print_json
+from gnomon.cli.plan_config import read_plan
+from gnomon.cli.plan_tables import show
 
 if TYPE_CHECKING:
     from gnomon.plan.inference import HardwareSearch, InferenceEstimate, ServingTarget
@@ -48,12 +50,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Predict prefill, decode and memory of a served model; with a target, find the least hardware that meets it."""
-    from gnomon.config import load_config, require_values, to_plain
     from gnomon.errors import PlanError
 
-    loaded = load_config(config, overrides or [])
-    require_values(loaded)
-    plain = to_plain(loaded)
+    plain = read_plan(config, overrides or [])
     result: InferenceEstimate | HardwareSearch
     if ttft_s is None and tpot_s is None and throughput is None:
         for name, value in (("--cluster", clusters), ("--price", prices)):
@@ -65,24 +64,37 @@ def command(
 
         wanted = {"ttft_s": ttft_s, "tpot_s": tpot_s, "tokens_per_s": throughput}
         result = _search(plain, ServingTarget.from_mapping(wanted, where="the options"), clusters, prices or [])
-    if as_json:
-        print_json(result)
-    else:
-        _print(result)
+    _report(result, as_json)
 
 
-def _print(result: InferenceEstimate | HardwareSearch) -> None:
-    from rich.console import Console
-
+def _report(result: InferenceEstimate | HardwareSearch, as_json: bool) -> None:
     from gnomon.plan.inference import HardwareSearch
+    from gnomon.plan.inference.alternatives import nearest_serving
     from gnomon.plan.inference.render import render_hardware, render_inference
 
     if isinstance(result, HardwareSearch):
-        Console().print(render_hardware(result))
+        if as_json:
+            print_json(result)
+        else:
+            show(render_hardware(result))
         return
-    Console().print(render_inference(result))
+    fitting = nearest_serving(result) if result.fits is False else []
+    if as_json:
+        print_json({**result.to_mapping(), "alternatives": [_alternative(*pair) for pair in fitting]})
+        return
+    show(render_inference(result, fitting))
     for line in result.assumptions:
         typer.echo(f"- {line}")
+
+
+def _alternative(changes: dict[str, Any], other: InferenceEstimate) -> dict[str, Any]:
+    return {
+        "changes": changes,
+        "ttft_s": other.ttft_s,
+        "tpot_s": other.tpot_s,
+        "tokens_per_s": other.tokens_per_s,
+        "memory_bytes": other.memory.total_bytes,
+    }
 
 
 def _estimate(config: Mapping[str, Any]) -> InferenceEstimate:
@@ -130,6 +142,8 @@ def _prices(texts: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for text in texts:
         name, _, price = text.rpartition("=")
+        if (name or "*") in found:
+            raise PlanError(f"--price is given twice for {name or 'all accelerators'}. Leave one out.")
         try:
             found[name or "*"] = float(price)
         except ValueError:

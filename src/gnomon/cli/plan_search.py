@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gnomon.cli._output import print_json
+from gnomon.cli.plan_config import read_plan
+from gnomon.cli.plan_page import write_page
+from gnomon.cli.plan_tables import show
 from gnomon.errors import PlanError
 
 if TYPE_CHECKING:
     from gnomon.plan.search import SearchSpace
+    from gnomon.plan.search.result import Candidate, SearchResult
+    from gnomon.plan.search.sensitivity import Gain
     from gnomon.spec import ClusterSpec, ModelSpec, Workload
 
 
@@ -41,11 +46,14 @@ def command(
         bool, typer.Option("--sensitivity", help="Also say what better hardware would bring.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page with pictures to this file.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a page that exists.")] = False,
 ) -> None:
     """Evaluate every layout of a model on a cluster; show the best, why the others lost, and the Pareto front."""
     from gnomon.plan.search import search
     from gnomon.plan.search.sensitivity import sensitivity
-    from gnomon.units import parse_bytes
 
     model, cluster, workload = _problem(config, overrides or [])
     counts = _numbers(accelerators, "--accelerators") or [cluster.num_accelerators]
@@ -55,27 +63,61 @@ def command(
         "space": _space(axes or [], model, cluster, workload, counts),
         "price_per_accelerator_hour": price,
     }
-    with _Bar(as_json) as bar:
-        limit = None if memory_limit is None else parse_bytes(memory_limit)
+    limit = _limit(memory_limit)
+    with _Bar() as bar:
         result = search(model, cluster, workload, top=top, memory_limit_bytes=limit, progress=bar.show, **settings)
-        gains = sensitivity(model, cluster, workload, **settings) if sensitivities else ()
-    if as_json:
-        print_json({**result.to_mapping(), "sensitivity": [gain.to_mapping() for gain in gains]})
+        gains = sensitivity(model, cluster, workload, **settings) if sensitivities and result.best else ()
+    smallest = None if result.best else _smallest(model, cluster, workload, settings)
+    _print(result, gains, smallest, as_json)
+    if html is not None:
+        _write(html, force, result, gains, as_json)
+
+
+def _print(result: SearchResult, gains: tuple[Gain, ...], smallest: Candidate | None, as_json: bool) -> None:
+    from gnomon.plan.search.render import nothing_fits, render_search
+
+    if not as_json:
+        show(render_search(result, gains, smallest))
         return
-    from rich.console import Console
+    print_json({**result.to_mapping(), "sensitivity": [gain.to_mapping() for gain in gains]})
+    if not result.best:
+        typer.echo(nothing_fits(smallest), err=True)
 
-    from gnomon.plan.search.render import render_search
 
-    Console().print(render_search(result, gains))
+def _write(html: Path, force: bool, result: SearchResult, gains: tuple[Gain, ...], as_json: bool) -> None:
+    from gnomon.report.search_page import render_search_page
+
+    if not result.best:
+        raise PlanError(f"'{html}' was not written: no layout fits, so there is none to show.")
+    written = write_page(html, force, lambda: render_search_page(result, gains))
+    kept = "" if written == html else f" ({html} exists and was kept; --force overwrites it)"
+    typer.echo(f"Page written to {written}{kept}", err=as_json)
+
+
+def _smallest(model: ModelSpec, cluster: ClusterSpec, workload: Workload, settings: dict[str, Any]) -> Candidate | None:
+    """Return the layout that needs the least memory, whatever the device has."""
+    from gnomon.plan.search import search
+
+    wanted = {**settings, "objective": "memory"}
+    found = search(model, cluster, workload, top=1, memory_limit_bytes=float("inf"), **wanted)
+    return found.best[0].candidate if found.best else None
+
+
+def _limit(text: str | None) -> float | None:
+    from gnomon.units import parse_bytes
+
+    if text is None:
+        return None
+    limit = parse_bytes(text)
+    if limit <= 0:
+        raise PlanError(f"--memory-limit is '{text}'; it must be positive, such as 70GiB.")
+    return limit
 
 
 def _problem(config: Path, overrides: list[str]) -> tuple[ModelSpec, ClusterSpec, Workload]:
-    from gnomon.config import load_config, require_values, to_plain
     from gnomon.spec.resolve import resolve_inputs
 
-    loaded = load_config(config, overrides)
-    require_values(loaded)
-    plain = to_plain(loaded)
+    plain = read_plan(config, overrides)
     plain.pop("layout", None)
     inputs = resolve_inputs(plain)
     return inputs.model, inputs.cluster, inputs.workload
@@ -90,11 +132,14 @@ def _space(
     from gnomon.plan.search import SearchSpace, default_space
 
     base = default_space(model, max(counts), cluster.accelerators_per_node, workload.global_batch)
-    data = base.to_mapping()
+    data, given = base.to_mapping(), set[str]()
     for text in axes:
         name, sign, values = text.partition("=")
         if not sign or not values:
             raise PlanError(f"--axis {text!r} is not AXIS=VALUE,VALUE. For example: --axis tp=1,2,4.")
+        if name in given:
+            raise PlanError(f"--axis {name} is given twice. Give all its values at once: --axis {name}=1,2,4.")
+        given.add(name)
         data[name] = [_value(name, value.strip()) for value in values.split(",")]
     return SearchSpace.from_mapping(data, where="--axis")
 
@@ -102,15 +147,20 @@ def _space(
 def _value(axis: str, text: str) -> Any:
     if axis == "recompute":
         mode, _, share = text.partition(":")
-        return {"mode": mode, **({"share": float(share)} if share else {})}
+        return {"mode": mode, **({"share": _number(axis, share, float)} if share else {})}
     if axis == "sequence_parallel":
         return {"true": True, "false": False}.get(text.lower(), text)
     if axis == "schedule":
         return text
+    return _number(axis, text, float if axis.startswith("offload") else int)
+
+
+def _number(axis: str, text: str, kind: type[int] | type[float]) -> float:
     try:
-        return float(text) if axis.startswith("offload") else int(text)
+        return kind(text)
     except ValueError:
-        raise PlanError(f"--axis {axis}={text}: a number is needed.") from None
+        what = "a whole number" if kind is int else "a number"
+        raise PlanError(f"--axis {axis}: '{text}' is not {what}.") from None
 
 
 def _numbers(text: str | None, option: str) -> list[int]:
@@ -123,14 +173,14 @@ def _numbers(text: str | None, option: str) -> list[int]:
 
 
 class _Bar:
-    """A progress bar on stderr; nothing when the output is for machines."""
+    """A progress bar on stderr, where that is a terminal."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("layouts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._progress.add_task("layouts", total=None)
 
     def __enter__(self) -> _Bar:

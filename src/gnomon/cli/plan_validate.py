@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from gnomon.cli._output import print_json
+from gnomon.cli.plan_tables import show
 
 
 def command(
@@ -28,8 +29,6 @@ def command(
     if as_json:
         print_json({"rows": [row.to_mapping() for row in rows], "summary": summary})
         return
-    from rich.console import Console
-
     from gnomon.plan.published.render import render_score
 
-    Console().print(render_score(rows, summary, by, worst))
+    show(render_score(rows, summary, by, worst))

@@ -11,13 +11,25 @@ from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.spec.layout import SCHEDULES
 from gnomon.spec.workload import TRAINED_PRECISIONS
 
+MOST_TOKENS = 10**15
+
 
 def check_problem(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workload) -> None:
     """Raise LayoutError or PlanError for a problem that cannot run or cannot be priced."""
+    check_sizes(workload)
     check_sequence(model, workload)
     check_degrees(model, layout, workload)
     check_schedule(layout, workload)
     check_cluster(layout, cluster)
+
+
+def check_sizes(workload: Workload) -> None:
+    """Raise PlanError for a batch of more tokens than can be counted exactly."""
+    if workload.tokens_per_step > MOST_TOKENS:
+        raise PlanError(
+            f"global_batch={workload.global_batch:g} x seq_len={workload.seq_len:g} are "
+            f"{workload.tokens_per_step:.3g} tokens per step; at most {MOST_TOKENS:.3g} can be planned."
+        )
 
 
 def check_own_model(model: ModelSpec) -> None:

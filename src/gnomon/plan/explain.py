@@ -25,8 +25,17 @@ def sources(cluster: ClusterSpec, layout: Layout, workload: Workload, stack: Sta
         "tokens_per_s": f"{workload.global_batch} x {workload.seq_len} tokens / step time",
         "mfu": f"model FLOPs / step time / ({layout.num_ranks} x {peak})",
         "communication_s": _communication(cluster, layout),
+        **_pipeline(layout, workload),
         "memory": "weights, gradients, optimizer state, and the tensors that autograd keeps, on the fullest stage",
     }
+
+
+def _pipeline(layout: Layout, workload: Workload) -> dict[str, str]:
+    if layout.pp == 1:
+        return {}
+    interleaved = f", {layout.vpp} chunks per rank" if layout.vpp > 1 else ""
+    count = workload.accumulation(layout.dp)
+    return {"bubble_s": f"{layout.schedule}: {layout.pp} stages{interleaved}, {count} micro-batches"}
 
 
 def _communication(cluster: ClusterSpec, layout: Layout) -> str:

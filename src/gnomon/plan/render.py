@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gnomon.plan.estimate import Estimate, OperatorEstimate
-from gnomon.spec import MEMORY_TERMS, OPTIONAL_TERMS, TIME_TERMS
+from gnomon.spec import MEMORY_TERMS, OPTIONAL_TERMS, TIME_TERMS, Layout
 from gnomon.units import (
     format_bytes,
     format_count,
@@ -20,7 +20,8 @@ _TERM_SOURCES = {
     "attention_s": "FLOPs / achieved rate by sequence and head",
     "elementwise_s": "bytes / achieved bandwidth by size",
     "embedding_head_s": "both of the above",
-    "optimizer_s": "28 bytes per parameter, and 12 to clip",
+    "recompute_s": "the forward operators that run again",
+    "optimizer_s": "bytes of weights, gradients and moments / achieved bandwidth",
     "data_s": "bytes / loader rate, where that was measured",
     "idle_s": "launches x dispatch time that nothing hides",
 }
@@ -50,6 +51,8 @@ def render_estimate(estimate: Estimate, operators: int = 0) -> RenderableType:
         parts.append(stage_table(estimate))
     if estimate.alternatives:
         parts.append(alternative_table(estimate))
+    elif estimate.fits is False:
+        parts.append("No layout near this one fits; gnomon plan search looks at all of them.")
     if operators:
         parts.append(operator_table(estimate, operators))
     return Group(*parts)
@@ -62,8 +65,9 @@ def headline_table(estimate: Estimate) -> Table:
     sources = estimate.sources
     accumulation = workload.accumulation(layout.dp)
     batch = f"{workload.global_batch} x {workload.seq_len} tokens"
+    table.add_row("layout", layout_words(layout), "configuration")
     table.add_row("batch", batch, f"dp {layout.dp} x accumulation {accumulation} x micro-batch {workload.micro_batch}")
-    table.add_row("precision", workload.precision, "configuration")
+    table.add_row("precision", workload.precision, f"configuration; software: {workload.stack}")
     table.add_row("parameters", format_count(estimate.num_parameters), sources["num_parameters"])
     table.add_row("model FLOPs per step", format_flops(estimate.model_flops), sources["model_flops"])
     table.add_row("[bold]step time", f"[bold]{format_seconds(estimate.step_time_s)}", sources["step_time_s"])
@@ -104,7 +108,8 @@ def memory_table(estimate: Estimate) -> Table:
 
 def stage_table(estimate: Estimate) -> Table:
     """Return the peak memory of each kind of pipeline stage."""
-    table = _table("Pipeline stages", "stage", "layers", "parameters", "in flight", "peak memory", "fits")
+    columns = ("stage", "layers", "parameters", "in flight", "peak memory", "fits")
+    table = _table("One rank of each pipeline stage", *columns, sources=False)
     for stage in estimate.stages:
         fits = "unknown" if stage.fits is None else "yes" if stage.fits else "no"
         table.add_row(
@@ -114,18 +119,20 @@ def stage_table(estimate: Estimate) -> Table:
             f"{stage.micro_batches_in_flight:g}",
             format_bytes(stage.memory.total_bytes),
             fits,
-            "one rank of the stage",
         )
     return table
 
 
 def alternative_table(estimate: Estimate) -> Table:
     """Return the nearest layouts that fit."""
-    table = _table("What would fit", "change", "step time", "peak memory")
+    asked = estimate.layout.num_ranks
+    more = any(other.layout.num_ranks != asked for other in estimate.alternatives)
+    title = f"What would fit: the same batch on {'more' if more else 'the same'} accelerators"
+    table = _table(title, "change", "accelerators", "step time", "peak memory", sources=False)
     for other in estimate.alternatives:
         changes = ", ".join(f"{name} {value}" for name, value in other.changes.items())
         memory = format_bytes(other.peak_memory_bytes)
-        table.add_row(changes, format_seconds(other.step_time_s), memory, "the same ranks and batch")
+        table.add_row(changes, str(other.layout.num_ranks), format_seconds(other.step_time_s), memory)
     return table
 
 
@@ -164,9 +171,17 @@ def _verdict(estimate: Estimate) -> str:
     return f"[red]no, {format_bytes(-room)} too much"
 
 
-def _table(title: str, *columns: str) -> Table:
+def layout_words(layout: Layout) -> str:
+    """Return a layout as the settings that differ from one rank."""
+    default = Layout()
+    shown = {n: getattr(layout, n) for n in type(layout).model_fields if getattr(layout, n) != getattr(default, n)}
+    return ", ".join(f"{name} {value}" for name, value in shown.items()) or "one rank"
+
+
+def _table(title: str, *columns: str, sources: bool = True) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold", expand=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    table.add_column("where it comes from", style="dim", overflow="fold")
+    if sources:
+        table.add_column("where it comes from", style="dim", overflow="fold")
     return table

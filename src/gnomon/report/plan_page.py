@@ -2,82 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from gnomon.errors import GnomonError
 from gnomon.plan.estimate import Estimate
-from gnomon.plan.planner import plan
-from gnomon.plan.search import SearchResult
+from gnomon.plan.render import layout_words
+from gnomon.plan.schedule import supported
+from gnomon.plan.search import Candidate, SearchResult, search
 from gnomon.plan.simulate import Timeline, simulate
 from gnomon.report import figures
 from gnomon.report.figures import plan as plan_figures
-from gnomon.report.panels import Panel, make_panel
+from gnomon.report.panels import make_panel
+from gnomon.report.scaling import best_by_number, scaling_section
+from gnomon.report.section import Page, Section, render_page
 from gnomon.report.tables import Table
-from gnomon.spec import MEMORY_TERMS, TIME_TERMS, Workload
+from gnomon.spec import MEMORY_TERMS, TIME_TERMS, Layout
+from gnomon.spec.layout import SCHEDULES, V_SHAPED_SCHEDULES
 from gnomon.units import format_bytes, format_count, format_flops, format_percent, format_seconds
 
 MOST_MICRO_BATCHES = 24
-MOST_SPANS = 4000
+MOST_PASSES_IN_A_ROW = 240
 SLOWEST = 15
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of the page: a reading of it in one sentence, figures, and the numbers as tables."""
+SOURCE_NAMES = {
+    "num_parameters": "parameters",
+    "model_flops": "model FLOPs",
+    "step_time_s": "step time",
+    "tokens_per_s": "tokens per second",
+    "mfu": "MFU",
+    "communication_s": "communication",
+    "bubble_s": "pipeline bubble",
+}
 
-    key: str
-    title: str
-    reading: str
-    panels: tuple[Panel, ...]
-    tables: tuple[Table, ...] = ()
+
+def estimate_page(estimate: Estimate) -> str:
+    """Return the page of an estimate, with the other layouts of the same ranks and the best on fewer."""
+    ranks = estimate.layout.num_ranks
+    try:
+        found = search(estimate.model, estimate.cluster, estimate.workload, accelerators=[ranks], top=1)
+    except GnomonError:
+        found = None  # nothing of the default space can run these micro-batches, say
+    return render_plan_page(estimate, found, best_by_number(estimate))
 
 
-def render_plan_page(estimate: Estimate, found: SearchResult | None = None) -> str:
-    """Return the page of an estimate, with the Pareto front of a search if there is one."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    sections = plan_sections(estimate, found)
-    environment = Environment(
-        loader=PackageLoader("gnomon.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("plan.html.j2").render(
-        title=_title(estimate),
-        facts=_facts(estimate),
-        answer=_answer(estimate),
-        sections=sections,
-        assumptions=estimate.assumptions,
-        figures={panel.key: panel.figure for section in sections for panel in section.panels},
-        plotly_js=Markup(get_plotlyjs()),
+def render_plan_page(estimate: Estimate, found: SearchResult | None = None, by_number: Sequence[Candidate] = ()) -> str:
+    """Return the page of an estimate, with the Pareto front of a search and the best by number of accelerators."""
+    return render_page(
+        Page(
+            title=f"{estimate.model.name} on {estimate.layout.num_ranks} x {estimate.cluster.accelerator.name}",
+            facts=estimate_facts(estimate),
+            answer=_answer(estimate),
+            sections=plan_sections(estimate, found, by_number),
+            assumptions=estimate.assumptions,
+        )
     )
 
 
-def plan_sections(estimate: Estimate, found: SearchResult | None = None) -> list[Section]:
+def plan_sections(
+    estimate: Estimate, found: SearchResult | None = None, by_number: Sequence[Candidate] = ()
+) -> list[Section]:
     """Return the sections that this estimate can fill."""
     candidates = (
         _time(estimate),
         _memory(estimate),
+        _fitting(estimate),
         _pipeline(estimate),
         _operators(estimate),
-        _scaling(estimate),
+        scaling_section(estimate, by_number),
         _search(estimate, found),
         _sources(estimate),
     )
     return [section for section in candidates if section is not None]
 
 
-def _title(estimate: Estimate) -> str:
-    return f"{estimate.model.name} on {estimate.layout.num_ranks} x {estimate.cluster.accelerator.name}"
-
-
-def _facts(estimate: Estimate) -> list[tuple[str, str]]:
-    from gnomon.plan.search.render import layout_words
-
+def estimate_facts(estimate: Estimate) -> list[tuple[str, str]]:
+    """Return what was asked and the headline figures, as they stand under the title."""
     workload = estimate.workload
     return [
         ("Layout", layout_words(estimate.layout)),
@@ -136,14 +136,42 @@ def _memory(estimate: Estimate) -> Section:
         )
         for stage in estimate.stages
     )
-    fullest = max(estimate.stages, key=lambda stage: stage.memory.total_bytes)
     caption = "Peak of one rank on each kind of pipeline stage."
     return Section(
         key="memory",
         title="Where the memory goes",
-        reading=f"The fullest is '{fullest.name}' with {format_bytes(fullest.memory.total_bytes)}.",
+        reading=_reading_memory(estimate),
         panels=(make_panel("memory", "Memory by stage", caption, plan_figures.stage_memory(estimate)),),
         tables=(Table(title="Memory by stage", columns=columns, rows=rows, numeric=tuple(range(1, len(columns)))),),
+    )
+
+
+def _reading_memory(estimate: Estimate) -> str:
+    fullest = max(estimate.stages, key=lambda stage: stage.memory.total_bytes)
+    capacity = estimate.cluster.accelerator.memory_bytes
+    device = "" if capacity is None else f"; the device has {format_bytes(capacity)}"
+    who = "A rank" if len(estimate.stages) == 1 else f"A rank of the {fullest.name} pipeline stage, the fullest,"
+    return f"{who} needs {format_bytes(fullest.memory.total_bytes)} at its peak{device}."
+
+
+def _fitting(estimate: Estimate) -> Section | None:
+    if not estimate.alternatives:
+        return None
+    rows = tuple(
+        (
+            ", ".join(f"{name} {value}" for name, value in other.changes.items()),
+            str(other.layout.num_ranks),
+            format_seconds(other.step_time_s),
+            format_bytes(other.peak_memory_bytes),
+        )
+        for other in estimate.alternatives
+    )
+    columns = ("change", "accelerators", "step time", "peak memory")
+    return Section(
+        key="fitting",
+        title="What would fit",
+        reading="This layout does not fit the memory; these are the nearest that do, with the same batch.",
+        tables=(Table(title="Nearest layouts that fit", columns=columns, rows=rows, numeric=(1, 2, 3)),),
     )
 
 
@@ -154,16 +182,17 @@ def _pipeline(estimate: Estimate) -> Section | None:
     if timeline is None:
         return None
     count = estimate.pipeline.num_micro_batches
-    part = "all" if shown == count else f"the first schedule of {shown} of {count}"
+    part = f"all {count}" if shown == count else f"{shown} instead of {count}"
     return Section(
         key="pipeline",
         title="The pipeline",
-        reading=f"{estimate.pipeline.schedule} leaves {format_percent(estimate.pipeline.bubble_fraction)} of it idle.",
+        reading=f"The schedule {estimate.pipeline.schedule} with {count} micro-batches leaves "
+        f"{format_percent(estimate.pipeline.bubble_fraction)} of the pipeline idle.",
         panels=(
             make_panel(
                 "pipeline",
                 "What each pipeline rank does",
-                f"Simulated pass by pass, {part} micro-batches, with equal stages.",
+                f"Simulated pass by pass with equal stages; {part} micro-batches are shown.",
                 plan_figures.pipeline_timeline(timeline),
             ),
         ),
@@ -175,17 +204,23 @@ def _timeline(estimate: Estimate) -> tuple[Timeline | None, int]:
     layout, time = estimate.layout, estimate.time
     assert estimate.pipeline is not None
     count = estimate.pipeline.num_micro_batches
-    spans = 2 * layout.pp * layout.vpp
-    most = max(layout.pp, min(count, MOST_MICRO_BATCHES, max(1, MOST_SPANS // spans)))
-    shown = min(count, most // layout.pp * layout.pp if count >= layout.pp else count)
+    shown = _micro_batches_shown(layout, count)
     work = (time.total_s - time.bubble_s - time.optimizer_s) / count
-    chunks = layout.vpp if layout.schedule == "1f1b" else 2 if layout.schedule in ("zb-v", "v-half", "v-min") else 1
+    chunks = layout.vpp if layout.schedule == "1f1b" else 2 if layout.schedule in V_SHAPED_SCHEDULES else 1
     # a third each for the forward and for the two gradients
     third = [[work / 3 / chunks] * chunks for _ in range(layout.pp)]
     try:
         return simulate(layout.schedule, layout.pp, layout.vpp, shown, third, third, third, 0.0), shown
     except GnomonError:
         return None, 0
+
+
+def _micro_batches_shown(layout: Layout, count: int) -> int:
+    """Return all, or where these are too many to see the most that the schedule can run."""
+    most = max(2 * layout.pp, min(MOST_MICRO_BATCHES, MOST_PASSES_IN_A_ROW // (2 * layout.vpp)))
+    schedule = SCHEDULES.index(layout.schedule)
+    fewer = range(min(count, most), 0, -1)
+    return next((m for m in fewer if supported(schedule, layout.pp, layout.vpp, m).all()), count)
 
 
 def _operators(estimate: Estimate) -> Section:
@@ -214,62 +249,6 @@ def _operators(estimate: Estimate) -> Section:
     )
 
 
-def _scaling(estimate: Estimate) -> Section | None:
-    """Return weak scaling: the same layout with fewer replicas and as much less of the batch."""
-    points = [p for p in (_with_replicas(estimate, dp) for dp in _replicas(estimate.layout.dp)) if p is not None]
-    if len(points) < 2:
-        return None
-    rows = tuple(
-        (
-            f"{p.layout.num_ranks}",
-            f"{p.workload.global_batch}",
-            format_seconds(p.step_time_s),
-            format_count(p.tokens_per_s),
-            "" if p.mfu is None else format_percent(p.mfu),
-        )
-        for p in points
-    )
-    first, last = points[0], points[-1]
-    kept = last.tokens_per_s_per_accelerator / first.tokens_per_s_per_accelerator
-    return Section(
-        key="scaling",
-        title="Scaling",
-        reading=f"An accelerator keeps {format_percent(kept)} of its rate from {rows[0][0]} to {rows[-1][0]} of them.",
-        panels=(
-            make_panel(
-                "scaling",
-                "Tokens per second by accelerators",
-                "Weak scaling: replicas are added, and the batch grows with them.",
-                plan_figures.scaling(points),
-            ),
-        ),
-        tables=(
-            Table(
-                title="Weak scaling",
-                columns=("accelerators", "batch", "step time", "tokens/s", "MFU"),
-                rows=rows,
-                numeric=(0, 1, 2, 3, 4),
-            ),
-        ),
-    )
-
-
-def _replicas(dp: int) -> list[int]:
-    return sorted({dp, *(1 << i for i in range(dp.bit_length()) if dp % (1 << i) == 0)})
-
-
-def _with_replicas(estimate: Estimate, dp: int) -> Estimate | None:
-    layout = estimate.layout.to_mapping()
-    layout.update(dp=dp, shard_ranks=None)
-    workload = estimate.workload.to_mapping()
-    workload["global_batch"] = estimate.workload.global_batch * dp // estimate.layout.dp
-    try:
-        fewer = type(estimate.layout).from_mapping(layout, where="layout")
-        return plan(estimate.model, estimate.cluster, fewer, Workload.from_mapping(workload, where="workload"))
-    except GnomonError:
-        return None
-
-
 def _search(estimate: Estimate, found: SearchResult | None) -> Section | None:
     if found is None or not found.pareto:
         return None
@@ -283,18 +262,17 @@ def _search(estimate: Estimate, found: SearchResult | None) -> Section | None:
                 "pareto",
                 "No layout is both faster and smaller",
                 "Every point is the fastest layout with its memory; the diamond is this plan.",
-                plan_figures.pareto(found.pareto, estimate),
+                plan_figures.pareto(found.pareto, estimate, "this plan"),
             ),
         ),
     )
 
 
 def _sources(estimate: Estimate) -> Section:
-    rows = tuple(estimate.sources.items())
+    rows = tuple((SOURCE_NAMES.get(name, name), source) for name, source in estimate.sources.items())
     return Section(
         key="sources",
         title="Where each number comes from",
         reading="Every constant, with its origin, is in docs/model.md.",
-        panels=(),
         tables=(Table(title="Sources", columns=("figure", "source"), rows=rows),),
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Group
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gnomon.plan.inference.estimate import (
@@ -12,45 +15,48 @@ from gnomon.plan.inference.estimate import (
     InferenceTime,
 )
 from gnomon.plan.inference.hardware import HardwareChoice, HardwareSearch
+from gnomon.plan.inference.planner import usable_bytes
 from gnomon.spec import Layout
 from gnomon.units import format_bytes, format_count, format_percent, format_seconds
 
 UNKNOWN = "unknown"
+LEFT = ("where it comes from", "layout", "clusters")
 
 
-def render_inference(estimate: InferenceEstimate) -> Group:
-    """Return the estimate as tables."""
+Fitting = Sequence[tuple[dict[str, Any], InferenceEstimate]]
+
+
+def render_inference(estimate: InferenceEstimate, fitting: Fitting = ()) -> Group:
+    """Return the estimate as tables; `fitting` are ({what differs}, estimate) that fit where this one does not."""
     parts = [_headline(estimate), _times(estimate), _memory(estimate)]
-    return Group(*parts, _curve(estimate)) if estimate.curve else Group(*parts)
+    if estimate.curve:
+        parts.append(_curve(estimate))
+    if fitting:
+        parts.append(_fitting(fitting))
+    return Group(*parts)
 
 
 def render_hardware(search: HardwareSearch) -> Group:
-    """Return the choices as a table, and how many clusters were not among them."""
-    table = _table(
-        "Least hardware that meets the target",
-        "accelerators",
-        "layout",
-        "batch",
-        "TTFT",
-        "TPOT",
-        "tokens/s",
-        "price/h",
-        "price/M tokens",
-        "clusters",
-    )
+    """Return the choices as a table, and why the other clusters are not among them."""
+    priced = any(choice.price_per_hour is not None for choice in search.choices)
+    prices = ("price/h", "price/M tokens") if priced else ()
+    columns = ("accelerators", "layout", "batch", "TTFT", "TPOT", "tokens/s", *prices, "clusters")
+    table = _table("Least hardware that meets the target", *columns)
     same: dict[tuple[str, ...], list[str]] = {}
     for choice in search.choices:
-        same.setdefault(_choice_cells(choice), []).append(choice.cluster)
+        same.setdefault(_choice_cells(choice, priced), []).append(choice.cluster)
     for (accelerators, *cells), clusters in same.items():
         table.add_row(accelerators, *cells, ", ".join(clusters))
     reasons: dict[str, list[str]] = {}
     for name, reason in search.rejected.items():
         reasons.setdefault(reason.split(". ")[0].rstrip("."), []).append(name)
-    return Group(table, *(f"not {', '.join(names)}: {reason}" for reason, names in reasons.items()))
+    first: RenderableType = table if search.choices else "Nothing in the catalog meets the target."
+    return Group(first, *(f"not {', '.join(names)}: {reason}" for reason, names in reasons.items()))
 
 
-def _choice_cells(choice: HardwareChoice) -> tuple[str, ...]:
+def _choice_cells(choice: HardwareChoice, priced: bool) -> tuple[str, ...]:
     hourly, tokens = choice.price_per_hour, choice.price_per_million_tokens
+    prices = (UNKNOWN if hourly is None else f"{hourly:.2f}", UNKNOWN if tokens is None else f"{tokens:.3g}")
     return (
         f"{choice.num_accelerators} x {choice.accelerator}",
         _degrees(choice.layout),
@@ -58,8 +64,7 @@ def _choice_cells(choice: HardwareChoice) -> tuple[str, ...]:
         format_seconds(choice.ttft_s),
         format_seconds(choice.tpot_s),
         format_count(choice.tokens_per_s),
-        UNKNOWN if hourly is None else f"{hourly:.2f}",
-        UNKNOWN if tokens is None else f"{tokens:.3g}",
+        *(prices if priced else ()),
     )
 
 
@@ -82,9 +87,32 @@ def _headline(estimate: InferenceEstimate) -> Table:
     table.add_row("output tokens/s", format_count(estimate.tokens_per_s), "prefill and decode in turn")
     table.add_row("MFU of prefill", format_percent(estimate.prefill_mfu), "forward FLOPs over peak")
     table.add_row("bandwidth used in decode", format_percent(estimate.decode_mbu), "weights and cache over peak")
-    verdict = {None: UNKNOWN, True: "[green]yes", False: "[red]no"}[estimate.fits]
-    table.add_row("fits", verdict, sources["memory"])
+    table.add_row("fits", _verdict(estimate), sources["memory"])
     table.add_row("largest batch", UNKNOWN if estimate.max_batch is None else str(estimate.max_batch), "of a replica")
+    return table
+
+
+def _verdict(estimate: InferenceEstimate) -> str:
+    capacity = usable_bytes(estimate.cluster, estimate.workload)
+    if estimate.fits is None or capacity is None:
+        return UNKNOWN
+    room = capacity - estimate.memory.total_bytes
+    if estimate.fits:
+        return f"[green]yes, {format_bytes(max(room, 0.0))} to spare"
+    return f"[red]no, {format_bytes(-room)} too much" if room < 0 else "[red]no"
+
+
+def _fitting(fitting: Fitting) -> Table:
+    table = _table("What would fit", "change", "accelerators", "TTFT", "TPOT", "tokens/s", "memory per rank")
+    for changes, other in fitting:
+        table.add_row(
+            ", ".join(f"{name} {value}" for name, value in changes.items()),
+            str(other.layout.num_ranks),
+            format_seconds(other.ttft_s),
+            format_seconds(other.tpot_s),
+            format_count(other.tokens_per_s),
+            format_bytes(other.memory.total_bytes),
+        )
     return table
 
 
@@ -130,5 +158,6 @@ def _degrees(layout: Layout) -> str:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        left = index == 0 or column in LEFT
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     return table

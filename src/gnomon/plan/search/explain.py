@@ -19,6 +19,8 @@ def compare(estimate: Estimate, best: Estimate) -> tuple[dict[str, float], str]:
     memory = estimate.memory.total_bytes - best.memory.total_bytes
     if estimate is best:
         return {}, "the best"
-    if not words:
-        words = [f"as fast, {format_bytes(abs(memory))} {'more' if memory >= 0 else 'less'} memory"]
+    if not words and not round(abs(memory)):
+        words = ["as fast, the same memory"]
+    elif not words:
+        words = [f"as fast, {format_bytes(abs(memory))} {'more' if memory > 0 else 'less'} memory"]
     return slower, ", ".join(words)

@@ -5,27 +5,40 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from gnomon.plan.render import layout_words
 from gnomon.plan.search.result import Candidate, SearchResult
 from gnomon.plan.search.sensitivity import Gain
-from gnomon.spec import Layout
 from gnomon.units import format_bytes, format_count, format_percent, format_seconds
 
 PARETO_ROWS = 12
 
 
-def render_search(result: SearchResult, gains: tuple[Gain, ...] = ()) -> RenderableType:
-    """Return what was looked at, the best layouts and why the others lost, and the Pareto front."""
-    parts: list[RenderableType] = [_summary(result), _best(result), _pareto(result)]
+def render_search(
+    result: SearchResult, gains: tuple[Gain, ...] = (), smallest: Candidate | None = None
+) -> RenderableType:
+    """Return what was looked at, the best layouts and why the others lost, and the Pareto front.
+
+    smallest: the layout that needs the least memory, to be named where none fits
+    """
+    parts: list[RenderableType] = [_summary(result)]
+    if not result.best:
+        parts.append(nothing_fits(smallest))
+        return Group(*parts)
+    parts += [_best(result), _pareto(result)]
     if gains:
         parts.append(_gains(gains))
     return Group(*parts)
 
 
-def layout_words(layout: Layout) -> str:
-    """Return a layout as the settings that differ from one rank."""
-    default = Layout()
-    shown = {n: getattr(layout, n) for n in type(layout).model_fields if getattr(layout, n) != getattr(default, n)}
-    return ", ".join(f"{name} {value}" for name, value in shown.items()) or "one rank"
+def nothing_fits(smallest: Candidate | None) -> str:
+    """Return that no layout fits, and what the smallest would need."""
+    if smallest is None:
+        return "No layout fits the memory."
+    needs, layout = format_bytes(smallest.peak_memory_bytes), layout_words(smallest.layout)
+    return (
+        f"No layout fits the memory. The smallest needs {needs} per rank: {layout}, "
+        f"micro-batch {smallest.workload.micro_batch}. Take more accelerators, a smaller batch, or offload."
+    )
 
 
 def _summary(result: SearchResult) -> Table:
@@ -42,6 +55,7 @@ def _summary(result: SearchResult) -> Table:
 
 def _best(result: SearchResult) -> Table:
     table = _table("Best layouts", "layout", "micro-batch", "step time", "MFU", "memory", "against the best")
+    table.caption = "% in the last column: of the best step time"
     for row in result.best:
         c = row.candidate
         mfu = "" if row.estimate.mfu is None else format_percent(row.estimate.mfu)
@@ -52,7 +66,9 @@ def _best(result: SearchResult) -> Table:
 def _pareto(result: SearchResult) -> Table:
     priced = any(c.cost_per_step is not None for c in result.pareto)
     cost = "cost per step" if priced else "accelerator-hours"
-    table = _table("No layout is better in time, memory and cost", "layout", "micro-batch", "step time", "memory", cost)
+    table = _table(
+        "No other layout is faster, smaller and cheaper", "layout", "micro-batch", "step time", "memory", cost
+    )
     for c in result.pareto[:PARETO_ROWS]:
         value = c.cost_per_step if c.cost_per_step is not None else c.accelerator_hours_per_step
         table.add_row(*_cells(c), format_bytes(c.peak_memory_bytes), f"{value:.4g}")

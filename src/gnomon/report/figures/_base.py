@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 ROW_PX = 35
 VALUE_PX = 72
 """Room to the right of bars for the value of the longest one."""
+MOST_TICKS = 12
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 
@@ -93,6 +95,31 @@ def mark(figure: Figure, text: str, *, x: float | None = None, y: float | None =
         figure.add_vline(x=x, line=line, annotation={"text": text, "yanchor": "bottom"}, annotation_position="top left")
     if y is not None:
         figure.add_hline(y=y, line=line, annotation={"text": text}, annotation_position="top right")
+
+
+def log_axis(values: Sequence[float], marked: Sequence[float] | None = None) -> dict[str, Any]:
+    """Return the settings of a logarithmic axis around values, marked at 1, 2 and 5, or at powers of ten of many.
+
+    marked: other places to mark; those that would lie on one another are left out
+    """
+    low, high = math.log10(min(values)), math.log10(max(values))
+    room = 0.06 * (high - low) or 0.1
+    steps = range(1, 10) if high - low < 0.7 else (1, 2, 5) if high - low < 2.5 else (1,)
+    places = marked or [m * 10.0**e for e in range(math.floor(low) - 1, math.ceil(high) + 1) for m in steps]
+    shown = [p for p in places if low - room <= math.log10(p) <= high + room]
+    if marked is None and len(shown) < 2:
+        shown = [min(values), max(values)]
+    while len(shown) > MOST_TICKS:
+        shown = shown[::-2][::-1]
+    texts = [_short(place) for place in shown]
+    return {"type": "log", "range": [low - room, high + room], "tickvals": shown, "ticktext": texts}
+
+
+def _short(value: float) -> str:
+    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if suffix == 'k' else size):.4g}{suffix}"
+    return f"{value:.4g}"
 
 
 def largest(values: Sequence[float | None]) -> float:

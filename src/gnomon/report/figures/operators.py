@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gnomon.plan.estimate import Estimate, OperatorEstimate
 from gnomon.profile.measurement import Measurement, OperatorMeasurement
-from gnomon.report.figures._base import add_bars, label_of, new_bar_figure, new_figure
+from gnomon.report.figures._base import add_bars, label_of, log_axis, new_bar_figure, new_figure
 from gnomon.report.palette import REFERENCE, colour_of
 from gnomon.report.words import three_digits
 from gnomon.spec import TIME_TERMS
@@ -49,8 +47,10 @@ def roofline(estimate: Estimate) -> Figure:
             )
     if points:
         _draw_roof(figure, estimate, [_intensity(operator) for operator in points], scale)
-    figure.update_xaxes(type="log", dtick=1)
-    figure.update_yaxes(type="log", dtick=1, range=_decades([value for trace in figure.data for value in trace.y]))
+    for update, axis in ((figure.update_xaxes, "x"), (figure.update_yaxes, "y")):
+        values = [value for trace in figure.data for value in trace[axis]]
+        if values:
+            update(**log_axis(values))
     return figure
 
 
@@ -142,9 +142,8 @@ def _draw_roof(figure: Figure, estimate: Estimate, intensities: list[float], sca
     """Draw the lower of memory bandwidth times intensity and peak FLOP/s, as far as both are known."""
     peak, bandwidth = peak_of(estimate), bandwidth_of(estimate)
     ridge = [peak / bandwidth] if peak and bandwidth else []
-    low, high = _decades([*intensities, *ridge])
-    figure.update_xaxes(range=[low, high])
-    corners = [10.0**low, *ridge, 10.0**high]
+    around = [*intensities, *ridge]
+    corners = [min(around) / 2, *ridge, max(around) * 2]
     limits = [min([limit for limit in (peak, bandwidth and bandwidth * x) if limit], default=None) for x in corners]
     if all(limits):
         figure.add_scatter(
@@ -155,13 +154,6 @@ def _draw_roof(figure: Figure, estimate: Estimate, intensities: list[float], sca
             line={"color": REFERENCE, "width": 2},
             hoverinfo="skip",
         )
-
-
-def _decades(values: Sequence[float]) -> tuple[int, int]:
-    """Return the exponents of the powers of ten around values: a logarithmic axis needs two of them for labels."""
-    exponents = [math.log10(value) for value in values] or [0.0]
-    low = math.floor(min(exponents))
-    return low, max(math.ceil(max(exponents)), low + 1)
 
 
 def _roof_name(peak: float | None, bandwidth: float | None) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from gnomon.plan.estimate import Estimate
 from gnomon.plan.search.result import Candidate
 from gnomon.plan.simulate import Timeline
-from gnomon.report.figures._base import add_bars, add_end_labels, label_of, mark, new_bar_figure, new_figure
-from gnomon.report.palette import PREDICTED, REFERENCE, colour_of
+from gnomon.report.figures._base import add_bars, add_end_labels, label_of, log_axis, mark, new_bar_figure, new_figure
+from gnomon.report.palette import MEASURED, PREDICTED, REFERENCE, colour_of
 from gnomon.spec import MEMORY_TERMS, TIME_TERMS
 from gnomon.units import format_bytes, format_seconds
 
@@ -30,8 +30,9 @@ def stage_memory(estimate: Estimate) -> Figure:
             style = {"color": colour_of(term), "line": {"width": 1, "color": "rgba(255,255,255,0.7)"}}
             add_bars(figure, label, names, [s / GIB for s in sizes], [format_bytes(s) for s in sizes], marker=style)
     totals = [stage.memory.total_bytes for stage in estimate.stages]
-    add_end_labels(figure, names, [t / GIB for t in totals], [format_bytes(t) for t in totals])
     capacity = estimate.cluster.accelerator.memory_bytes
+    ends = [capacity if capacity and 0.75 * capacity < t <= capacity else t for t in totals]  # not across its line
+    add_end_labels(figure, names, [end / GIB for end in ends], [format_bytes(t) for t in totals])
     reach = max(totals)
     if capacity is not None and capacity <= 4 * reach:
         reach = max(reach, capacity)
@@ -89,7 +90,7 @@ def pipeline_timeline(timeline: Timeline) -> Figure:
             y=[labels[s.rank] for s in spans],
             x=[s.end_s - s.start_s for s in spans],
             base=[s.start_s for s in spans],
-            marker={"color": colour, "line": {"width": 0.5, "color": "rgba(255,255,255,0.8)"}},
+            marker={"color": colour, "line": {"width": 0.5, "color": "rgba(128,128,128,0.5)"}},
             customdata=[[s.micro_batch, s.chunk] for s in spans],
             hovertemplate=f"{name} of micro-batch %{{customdata[0]}}, chunk %{{customdata[1]}}<br>%{{x:.3g}} s"
             "<extra></extra>",
@@ -98,38 +99,44 @@ def pipeline_timeline(timeline: Timeline) -> Figure:
     return figure
 
 
-def scaling(points: Sequence[Estimate]) -> Figure:
-    """Return tokens per second over accelerators, with the line of perfect scaling from the first point."""
-    counts = [p.layout.num_ranks for p in points]
-    rates = [p.tokens_per_s for p in points]
+def scaling(replicas: Sequence[Estimate], best: Sequence[Candidate]) -> Figure:
+    """Return tokens per second over accelerators: more replicas, the best layouts, and the line of perfect scaling."""
     figure = new_figure("accelerators", y_title="tokens per second")
-    ideal = [rates[0] * count / counts[0] for count in counts]
+    weak = [(p.layout.num_ranks, p.tokens_per_s, f"MFU {p.mfu or 0.0:.1%}") for p in replicas]
+    strong = [(c.num_accelerators, c.workload.tokens_per_step / c.step_time_s, _words(c)) for c in best]
+    lines = {"strong scaling, best layouts": (strong, MEASURED), "weak scaling, more replicas": (weak, PREDICTED)}
+    counts = sorted({count for count, _, _ in (*weak, *strong)})
+    first = min((*strong, *weak), key=lambda point: point[0])
+    ideal = [first[1] * count / first[0] for count in counts]
     dash = {"color": REFERENCE, "dash": "dash", "width": 1.5}
     figure.add_scatter(x=counts, y=ideal, mode="lines", name="perfect scaling", line=dash, hoverinfo="skip")
-    figure.add_scatter(
-        x=counts,
-        y=rates,
-        mode="lines+markers",
-        name="predicted",
-        line={"color": PREDICTED, "width": 2},
-        customdata=[[p.mfu or 0.0, p.tokens_per_s_per_accelerator] for p in points],
-        hovertemplate="%{x} accelerators: %{y:.4g} tokens/s<br>%{customdata[1]:.4g} each, MFU %{customdata[0]:.1%}"
-        "<extra></extra>",
-    )
-    figure.update_xaxes(type="log", tickvals=counts, ticktext=[str(c) for c in counts])
-    figure.update_yaxes(type="log", nticks=6)
+    for name, (points, colour) in lines.items():
+        if len(points) > 1:
+            figure.add_scatter(
+                x=[count for count, _, _ in points],
+                y=[rate for _, rate, _ in points],
+                mode="lines+markers",
+                name=name,
+                line={"color": colour, "width": 2},
+                customdata=[[rate / count, words] for count, rate, words in points],
+                hovertemplate="%{x} accelerators: %{y:.4g} tokens/s, %{customdata[0]:.4g} each<br>%{customdata[1]}"
+                "<extra></extra>",
+            )
+    figure.update_xaxes(**log_axis(counts, marked=counts))
+    figure.update_yaxes(**log_axis([*ideal, *(rate for _, rate, _ in (*weak, *strong))]))
     return figure
 
 
-def pareto(front: Sequence[Candidate], chosen: Estimate) -> Figure:
-    """Return step time over peak memory of the layouts that no other beats, and of the one that was asked for."""
+def pareto(front: Sequence[Candidate], chosen: Estimate, name: str) -> Figure:
+    """Return step time over peak memory of the layouts that no other beats, and of the one that is called `name`."""
     figure = new_figure("peak memory of one rank (GiB)", y_title="seconds of one step")
     figure.add_scatter(
         x=[c.peak_memory_bytes / GIB for c in front],
         y=[c.step_time_s for c in front],
         mode="lines+markers",
-        name="best for its memory",
-        line={"color": PREDICTED, "width": 1.5, "shape": "hv"},
+        name="fastest for its memory",
+        # from the fastest on: with a little less memory than a point, the next one is the fastest
+        line={"color": PREDICTED, "width": 1.5, "shape": "vh"},
         customdata=[[_words(c)] for c in front],
         hovertemplate="%{customdata[0]}<br>%{y:.4g} s, %{x:.1f} GiB<extra></extra>",
     )
@@ -137,14 +144,22 @@ def pareto(front: Sequence[Candidate], chosen: Estimate) -> Figure:
         x=[chosen.memory.total_bytes / GIB],
         y=[chosen.step_time_s],
         mode="markers",
-        name="this plan",
-        marker={"color": "#D55E00", "size": 12, "symbol": "diamond"},
-        hovertemplate="this plan<br>%{y:.4g} s, %{x:.1f} GiB<extra></extra>",
+        name=name,
+        marker={"color": MEASURED, "size": 12, "symbol": "diamond"},
+        hovertemplate=f"{name}<br>%{{y:.4g}} s, %{{x:.1f}} GiB<extra></extra>",
     )
+    capacity = chosen.cluster.accelerator.memory_bytes
+    if capacity is not None and chosen.memory.total_bytes > 0.5 * capacity:
+        figure.update_layout(margin_t=28)
+        mark(figure, f"device has {format_bytes(capacity)}", x=capacity / GIB)
+    times = [chosen.step_time_s, *(c.step_time_s for c in front)]
+    figure.update_xaxes(rangemode="tozero")
+    if max(times) > 3 * min(times):
+        figure.update_yaxes(**log_axis(times))
     return figure
 
 
 def _words(candidate: Candidate) -> str:
-    from gnomon.plan.search.render import layout_words
+    from gnomon.plan.render import layout_words
 
     return f"{layout_words(candidate.layout)}, micro-batch {candidate.workload.micro_batch}"

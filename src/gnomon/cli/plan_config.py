@@ -1,0 +1,20 @@
+"""The configuration of the verbs of `gnomon plan`: a YAML file and overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gnomon.errors import ConfigError
+
+
+def read_plan(config: Path, overrides: list[str]) -> dict[str, Any]:
+    """Return the resolved configuration as plain values; raise ConfigError when it cannot be read."""
+    from gnomon.config import load_config, require_values, to_plain
+
+    if config.is_dir():
+        raise ConfigError(f"'{config}' is a folder. Give the YAML file that names model, cluster and workload.")
+    loaded = load_config(config, overrides)
+    require_values(loaded)
+    plain: dict[str, Any] = to_plain(loaded)
+    return plain

@@ -1,0 +1,124 @@
+"""Mistakes on the command line of `gnomon plan`: one clear message each, and no traceback."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from gnomon.cli.main import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PLAN = str(EXAMPLES / "plan/llama-3.2-1b-h100.yaml")
+SEARCH = str(EXAMPLES / "search/llama-3.1-70b-h100.yaml")
+SERVE = str(EXAMPLES / "inference/llama-3.3-70b-h100.yaml")
+FEW = ("--axis", "tp=4", "--axis", "pp=4", "--axis", "schedule=1f1b")
+
+
+@pytest.fixture
+def gnomon(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gnomon", "plan", *arguments])
+        try:
+            main()
+            code: object = 0
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        captured = capsys.readouterr()
+        return int(str(code)), captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((PLAN, "workload.global_batch=100000000000000000000000"), "tokens per step"),
+        ((".",), "is a folder"),
+        (("search", "."), "is a folder"),
+        (("inference", "."), "is a folder"),
+        (("cost", ".", "--tokens", "1T"), "is a folder"),
+        ((PLAN, "--html", "missing/page.html"), "the folder 'missing' does not exist"),
+        ((PLAN, "--html", "."), "is a folder"),
+        (("search", SEARCH, *FEW, "--html", "missing/page.html"), "the folder 'missing' does not exist"),
+        (("search", SEARCH, "--memory-limit", "0"), "must be positive"),
+        (("search", SEARCH, "--axis", "recompute=full:x"), "'x' is not a number"),
+        (("search", SEARCH, "--axis", "tp=1,,2"), "'' is not a whole number"),
+        (("search", SEARCH, "--axis", "tp=1", "--axis", "tp=2"), "given twice"),
+        (("search", SEARCH, *FEW, "--memory-limit", "1MiB", "--html", "page.html"), "no layout fits"),
+        (("cost", PLAN, "--tokens", "1e30"), "give at most"),
+        (("inference", SERVE, "--ttft-s", "1", "--price", "2", "--price", "3"), "given twice"),
+        (("inference", SERVE, "layout.tp=3"), "The nearest values that divide: tp=2 or tp=4"),
+        ((PLAN, "+layout.tpp=2"), "Did you mean 'tp'?"),
+        ((PLAN, "+layout.tp=3"), "The nearest values that divide: tp=2 or tp=4"),
+    ],
+)
+def test_a_mistake_is_one_message(gnomon, arguments, message):
+    code, out, err = gnomon(*arguments)
+    assert code != 0
+    assert message in err
+    assert "Traceback" not in out + err
+    assert "unexpectedly" not in err
+
+
+def test_a_search_where_nothing_fits_names_the_smallest(gnomon):
+    code, out, err = gnomon("search", SEARCH, *FEW, "--memory-limit", "1MiB")
+    assert code == 0, err
+    assert "The smallest needs" in " ".join(out.split())
+    code, out, err = gnomon("search", SEARCH, *FEW, "--memory-limit", "1MiB", "--json")
+    assert json.loads(out)["best"] == []
+    assert "The smallest needs" in err
+
+
+def test_a_layout_that_does_not_fit_shows_those_that_do(gnomon):
+    code, out, err = gnomon(PLAN, "model=llama-3.1-70b", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["fits"] is False
+    assert found["alternatives"]
+    code, out, err = gnomon("inference", SERVE, "layout.tp=1", "--json")
+    assert code == 0, err
+    assert json.loads(out)["alternatives"]
+
+
+def test_a_target_that_nothing_meets_is_said(gnomon):
+    code, out, err = gnomon("inference", SERVE, "--tpot-s", "1e-9", "--cluster", "dgx-h100")
+    assert code == 0, err
+    assert "Nothing in the catalog meets the target." in out
+
+
+def test_a_run_whose_layout_does_not_fit_is_priced_with_a_warning(gnomon):
+    code, out, err = gnomon("cost", PLAN, "model=llama-3.1-70b", "--tokens", "1T", "--carbon-intensity", "0.3")
+    assert code == 0, err
+    assert "does not fit the memory" in out
+    assert "e+" not in out
+
+
+@pytest.mark.parametrize("width", ["60", "80", "120"])
+def test_tables_have_no_line_that_is_too_long(gnomon, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    for arguments in (
+        (PLAN, "--operators", "5"),
+        ("search", SEARCH, *FEW, "--top", "3"),
+        ("cost", PLAN, "--tokens", "1T"),
+    ):
+        _, out, _ = gnomon(*arguments)
+        tables = [line for line in out.splitlines() if line[:1] in "┃│┏┡└ "]
+        assert tables
+        assert all(len(line) <= int(width) for line in tables)
+
+
+def test_the_layout_and_the_schedule_are_in_the_tables(gnomon):
+    _, out, _ = gnomon(SEARCH, "+layout.tp=8", "+layout.pp=4", "+layout.dp=16")
+    assert "dp 16, tp 8, pp 4" in out
+    assert "1f1b: 4 stages, 64" in out
+
+
+def test_a_page_beside_json_leaves_stdout_to_the_json(gnomon, tmp_path):
+    code, out, err = gnomon("search", SEARCH, *FEW, "--json", "--html", "page.html")
+    assert code == 0, err
+    assert json.loads(out)["best"]
+    assert "Page written to page.html" in err
+    assert "nothing beats" in (tmp_path / "page.html").read_text()
