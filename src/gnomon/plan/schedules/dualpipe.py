@@ -86,18 +86,18 @@ def _duration(case: Case) -> Duration:
 _TWO = Paths("m/2 m/2 m/2 | 0 0 0 | m/2 m/2 m/2 | m/2+1")
 _MORE = Paths(
     """
-    m/2-p+1 m/2-p+2 m/2-p+2 | 5p/2-4 3p-6 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 4p+2e-6
-    l+e l+e+1 l+e+1 | m+p/2-2l-2e-2 m+p-2l-2e-4 m-p/2-2l-2e | l+e+1 l+e+1 l+e | m+2p+k-2l-e-5
-    m/2 m/2-p/2+1 m/2-p/2+1 | 0 p-2 0 | m/2 m/2 m/2 | p-1
-    m/2-p+1 m/2-p/2+1 m/2-p/2+1 | 3p/2-2 2p-4 p/2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2 | 3p-3
-    m/2-1 m/2-p+2 m/2-p+2 | 3p/2-2 3p-6 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 3p+2e-5
-    m/2-p+2 m/2-p/2+1 m/2-p/2+1 | p-2 p-2 0 | m/2 m/2 m/2 | 2p-2
-    m/2-1 m/2-p/2+1 m/2-p/2+1 | p/2 2p-4 p/2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2 | 2p-2
-    m/2-1 m/2-p/2+1 m/2-p/2+1 | 3p/2-2 2p-4 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 2p+2e-4
     m/2 m/2 m/2 | 0 0 0 | m/2 m/2 m/2 | 0
-    k k+1 k+1 | m+p/2-2k-2 m+p-2k-4 m-p/2-2k | k+1 k+1 k | m+2p-l-5
-    m/2-p+1 m/2-p+2 m/2-p+2 | 3p-4 5p/2-4 3p/2-2 | m/2-p+1 m/2-p+1 m/2-p+1 | 7p/2+2e-5
+    m/2-1 m/2-p/2+1 m/2-p/2+1 | 3p/2-2 2p-4 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 2p+2e-4
+    m/2-1 m/2-p/2+1 m/2-p/2+1 | p/2 2p-4 p/2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2 | 2p-2
+    m/2-p+2 m/2-p/2+1 m/2-p/2+1 | p-2 p-2 0 | m/2 m/2 m/2 | 2p-2
+    m/2-1 m/2-p+2 m/2-p+2 | 3p/2-2 3p-6 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 3p+2e-5
+    m/2-p+1 m/2-p/2+1 m/2-p/2+1 | 3p/2-2 2p-4 p/2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2 | 3p-3
     m/2-p+2 m/2-p+2 m/2-p+2 | 2p-4 2p-4 p-2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2+1 | 3p-3
+    m/2-p+1 m/2-p+2 m/2-p+2 | 5p/2-4 3p-6 3p/2-2 | m/2-p+2 m/2-p+2 m/2-p+1 | 4p+2e-6
+    m/2-p+1 m/2-p+2 m/2-p+2 | 3p-4 5p/2-4 3p/2-2 | m/2-p+1 m/2-p+1 m/2-p+1 | 7p/2+2e-5
+    l+e l+e+1 l+e+1 | m+p/2-2l-2e-2 m+p-2l-2e-4 m-p/2-2l-2e | l+e+1 l+e+1 l+e | m+2p+k-2l-e-5
+    k k+1 k+1 | m+p/2-2k-2 m+p-2k-4 m-p/2-2k | k+1 k+1 k | m+2p-l-5
+    m/2 m/2-p/2+1 m/2-p/2+1 | 0 p-2 0 | m/2 m/2 m/2 | p-1
     m/2-1 m/2 m/2 | p/2 p-2 p/2 | m/2-p/2+1 m/2-p/2+1 m/2-p/2 | p-2
     """,
     k=lambda p, m: np.floor((m - 2) / p),  # turns around all ranks, which meet the ends of the model once

@@ -97,7 +97,7 @@ def _round_trips(case: Case) -> Array:
     slowest = largest(first.total, last.total, when(p > 2, middle.total))
     turns = np.floor((m - p - 1) / p)
     rest = m - p - 1 - p * turns
-    partly = when((p > 2) & (rest > 0), rest * both + middle.backward_weight + 2 * (rest - 1) * c)
+    partly = when(rest > 0, (rest - 1) * (both + 2 * c) + largest(first.total, when(p > 2, middle.total)))
     waiting = np.maximum((m - p - 1) * slowest, turns * around + np.maximum(rest * slowest, partly))
     steady = 2 * both_first + first.backward_weight + 2 * (p - 2) * both + 2 * both_last + 4 * (p - 1) * c
     # or they turn round at the last rank after the first p micro-batches, and stay there
