@@ -125,10 +125,9 @@ def stage_table(estimate: Estimate) -> Table:
 
 def alternative_table(estimate: Estimate) -> Table:
     """Return the nearest layouts that fit."""
-    asked = estimate.layout.num_ranks
-    more = any(other.layout.num_ranks != asked for other in estimate.alternatives)
-    title = f"What would fit: the same batch on {'more' if more else 'the same'} accelerators"
-    table = _table(title, "change", "accelerators", "step time", "peak memory", sources=False)
+    table = _table(
+        "What would fit, with the same batch", "change", "accelerators", "step time", "peak memory", sources=False
+    )
     for other in estimate.alternatives:
         changes = ", ".join(f"{name} {value}" for name, value in other.changes.items())
         memory = format_bytes(other.peak_memory_bytes)
