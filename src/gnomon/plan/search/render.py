@@ -66,9 +66,7 @@ def _best(result: SearchResult) -> Table:
 def _pareto(result: SearchResult) -> Table:
     priced = any(c.cost_per_step is not None for c in result.pareto)
     cost = "cost per step" if priced else "accelerator-hours"
-    table = _table(
-        "No layout is better in time, memory and cost", "layout", "micro-batch", "step time", "memory", cost
-    )
+    table = _table("No layout is better in time, memory and cost", "layout", "micro-batch", "step time", "memory", cost)
     for c in result.pareto[:PARETO_ROWS]:
         value = c.cost_per_step if c.cost_per_step is not None else c.accelerator_hours_per_step
         table.add_row(*_cells(c), format_bytes(c.peak_memory_bytes), f"{value:.4g}")
