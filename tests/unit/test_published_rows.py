@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from gnomon.plan.planner import plan
 from gnomon.plan.published.predict import predict
 from gnomon.plan.published.rows import problem_of
+from gnomon.spec import Layout, Workload
+from gnomon.spec._noun import read_mapping
+from gnomon.spec.catalog import load_cluster, load_model
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 GPT = {
     "id": "a",
@@ -125,3 +133,18 @@ def test_runs_of_a_paper_that_nothing_was_fitted_to(run: tuple) -> None:
     assert selective.step_time_s == pytest.approx(measured[1], rel=0.2)
     # what the paper is about: how much the two differ
     assert selective.step_time_s / full.step_time_s == pytest.approx(measured[1] / measured[0], rel=0.05)
+
+
+def test_deepseek_v3_trains_a_trillion_tokens_in_the_hours_of_its_report() -> None:
+    """180 thousand H800 hours (arXiv 2412.19437, section 1); DualPipe hides the all-to-all of the experts."""
+    problem = read_mapping(EXAMPLES / "plan" / "deepseek-v3-h800.yaml")
+    estimate = plan(
+        load_model(problem["model"]),
+        load_cluster(**problem["cluster"]),
+        Layout.from_mapping(problem["layout"]),
+        Workload.from_mapping(problem["workload"]),
+    )
+    assert 1e12 / estimate.tokens_per_s_per_accelerator / 3600 == pytest.approx(180e3, rel=0.15)
+    exposed = estimate.time.communication_s
+    straight = estimate.layout.model_copy(update={"schedule": "zb-h1"})
+    assert plan(estimate.model, estimate.cluster, straight, estimate.workload).time.communication_s > 3 * exposed

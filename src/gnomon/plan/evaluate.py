@@ -19,10 +19,12 @@ from gnomon.plan.schedule import PipelineCost, StageTimes, pipeline_cost
 from gnomon.plan.stages import STAGES
 from gnomon.plan.state_work import StateWork, state_work
 from gnomon.spec import TIME_TERMS
+from gnomon.spec.layout import SCHEDULES
 
 LAYER_KINDS = ("tensor", "context", "expert", "shard", "offload")
 STEP_KINDS = ("gradients", "weights", "states", "pipeline")
 NONE = np.zeros(1)
+DUALPIPE = SCHEDULES.index("dualpipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     attention = layer.attention
     again = split.recompute_share * (split.recompute == 2)
     recompute = again * forward + split.recompute_share * (split.recompute == 1) * attention
-    ahead, behind = work.waits["forward"], work.waits["backward"]
+    ahead, behind = (_waits(cases, work.waits[name]) for name in ("forward", "backward"))
     gather, both = state.shard_gather_s, state.shard_gather_s + state.shard_scatter_s
     kept = work.bytes.whole(cases) * split.offload_activations
     forward_waits = {**ahead, "shard": exposed_s(gather, NONE, forward, storage.overlap_shard)}
@@ -164,6 +166,13 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         host_backward=layer.host_backward * more,
         stalls=layer.stalls * more,
     )
+
+
+def _waits(cases: Cases, waits: dict[str, Array]) -> dict[str, Array]:
+    """Return what a layer waits for each kind of collective; DualPipe computes one of two passes while the other sends
+    its tokens (DeepSeek-V3, arXiv 2412.19437, section 3.2.1)."""
+    found = {kind: wait for kind, wait in waits.items() if kind != "paired"}
+    return {**found, "expert": np.where(cases.split.schedule == DUALPIPE, waits["paired"], waits["expert"])}
 
 
 def _stage_work(cases: Cases, work: LayerWork, state: StateWork, layer: LayerTimes, stage: str) -> StageWork:

@@ -26,7 +26,9 @@ class LayerWork:
     """Seconds of one average layer (`layer`), of the embedding (`first`) and of the head (`last`) for one micro-batch.
 
     `waits[pass]` is what a layer waits for its tensor-, context- and expert-parallel collectives in the forward and
-    the backward pass, `collectives` how many it launches per pass. `data_s` is the host's time to make the micro-batch.
+    the backward pass, `waits[pass]["paired"]` what it waits for its experts where a schedule pairs passes so that one
+    computes while the other sends, `collectives` how many it launches per pass. `data_s` is the host's time to make
+    the micro-batch.
     """
 
     operators: tuple[PricedOperator, ...]
@@ -53,6 +55,7 @@ def layer_work(cases: Cases) -> LayerWork:
             "tensor": (1.0 - storage.overlap_tensor) * tensor,
             "context": exposed_s(context, np.zeros(1), inner, storage.overlap_context),
             "expert": exposed_s(expert, np.zeros(1), compute, storage.overlap_expert),
+            "paired": exposed_s(expert, np.zeros(1), compute, np.ones(1)),
         }
     return LayerWork(
         operators=priced,
