@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gnomon.report.html import template
 from gnomon.report.panels import Panel
 from gnomon.report.tables import Table
 
@@ -33,18 +34,10 @@ class Page:
 
 def render_page(page: Page) -> str:
     """Return one HTML page that needs no network."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(
-        loader=PackageLoader("gnomon.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("plan.html.j2").render(
+    return template("plan.html.j2").render(
         page=page,
         figures={panel.key: panel.figure for section in page.sections for panel in section.panels},
         plotly_js=Markup(get_plotlyjs()),

@@ -6,7 +6,7 @@
 | megatron-deepspeed | Megatron-DeepSpeed | full | none | none |
 | megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since 2023 | none | optimizer (ZeRO-1) | yes |
 | fsdp | PyTorch FSDP without tensor or pipeline parallelism | full | all (ZeRO-3) | yes |
-| fsdp-compiled | the same compiled: torchtitan, fms-fsdp | full | all (ZeRO-3) | yes |
+| fsdp-compiled | the same compiled: fms-fsdp, torchtitan in FP8, rows that say so | full | all (ZeRO-3) | yes |
 | deepspeed | DeepSpeed ZeRO-3 | full | all (ZeRO-3) | little |
 | xla | TPUs, MaxText | full | all (ZeRO-3) | yes |
 """
@@ -24,7 +24,7 @@ from gnomon.spec.catalog import load_stack
 Row = Mapping[str, Any]
 CLASSIC_UNTIL = 2022
 CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
-COMPILED = ("fms-fsdp", "torch.compile", "compile")  # fms-fsdp compiles by default
+COMPILED = ("fms-fsdp", "compile")  # fms-fsdp compiles by default
 
 
 def stack_of(row: Row) -> StackSpec:
