@@ -4,6 +4,7 @@ import torch
 
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.signals import StopFlag
+from gnomon.strategy.collectives import AloneCollectives
 from gnomon.strategy.single import SingleStrategy
 from gnomon.train import agreement
 from gnomon.train.agreement import StopAgreement
@@ -20,12 +21,21 @@ class TwoRanks(SingleStrategy):
         self.step_time_s = 1.0
         self.questions = 0
 
-    def all_reduce_mean(self, value: torch.Tensor) -> torch.Tensor:
-        self.questions += 1
-        return torch.stack([value[0] + float(self.other_stops), torch.tensor(self.step_time_s)]) / 2
+    @property
+    def collectives(self):
+        return TwoRanksCollectives(self)
+
+
+class TwoRanksCollectives(AloneCollectives):
+    def __init__(self, ranks: TwoRanks) -> None:
+        self.ranks = ranks
+
+    def all_reduce(self, value: torch.Tensor, op: str = "mean") -> torch.Tensor:
+        self.ranks.questions += 1
+        return torch.stack([value[0] + float(self.ranks.other_stops), torch.tensor(self.ranks.step_time_s)]) / 2
 
     def gather_objects(self, value):
-        return [value, "SIGTERM" if self.other_stops else None]
+        return [value, "SIGTERM" if self.ranks.other_stops else None]
 
 
 def test_a_rank_alone_only_looks_at_its_flag():

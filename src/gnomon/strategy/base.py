@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from gnomon.runtime.environment import RankEnvironment
+from gnomon.strategy.collectives import Collectives
 
-T = TypeVar("T")
+Tensors = dict[str, Any]
+"""A nested mapping whose leaves are tensors, plain or DTensor."""
 
 
 class Strategy(ABC):
-    """How the ranks of a run share the model and talk to each other. All methods are called on every rank."""
+    """How the ranks of a run share the model and talk to each other. All methods are called on every rank.
+
+    The order of calls: `setup`, `prepare`, `prepare_optimizer`; for each optimizer step `forward_backward` and `step`;
+    `state` and `load_state` between steps; `teardown`. A subclass takes its options as keyword arguments of `__init__`.
+    """
+
+    name: ClassVar[str]
 
     def __init__(self, environment: RankEnvironment, device: torch.device) -> None:
         self.environment = environment
         self.device = device
+
+    @property
+    @abstractmethod
+    def collectives(self) -> Collectives:
+        """Operations over all ranks of the run."""
+
+    @property
+    def data_shard(self) -> tuple[int, int]:
+        """Which share of each batch this rank reads, and how many shares there are; by default one per rank."""
+        return self.environment.rank, self.environment.world_size
 
     @abstractmethod
     def setup(self) -> None:
@@ -27,27 +47,68 @@ class Strategy(ABC):
 
     @abstractmethod
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Return the model on this rank's device, wrapped so that `backward` also averages the gradients."""
+        """Return the model on this rank's device, wrapped or split as this strategy needs, with rank 0's weights."""
 
-    @abstractmethod
+    def prepare_optimizer(self, model: nn.Module, optimizer: Optimizer, max_norm: float | None) -> Optimizer:
+        """Return the optimizer to step, made for the parameters of the prepared model."""
+        return optimizer
+
     def synchronise(self, model: nn.Module, is_last: bool) -> AbstractContextManager[object]:
         """Return the context for forward and backward of one micro-batch; only the last one averages gradients."""
+        return nullcontext()
 
-    @abstractmethod
-    def all_reduce_mean(self, value: Tensor) -> Tensor:
-        """Return the mean of a floating-point tensor over the ranks, as a new tensor; `value` stays as it is."""
+    def forward_backward(
+        self,
+        model: nn.Module,
+        training_step: Callable[[Any], Tensor],
+        batches: Iterator[Any],
+        count: int,
+        backward: Callable[[Tensor], None] = Tensor.backward,
+    ) -> Tensor:
+        """Add the gradients of `count` micro-batches and return their mean loss on this rank, detached.
 
-    @abstractmethod
-    def broadcast_object(self, value: T) -> T:
-        """Return rank 0's `value` on every rank; it must pickle."""
+        Afterwards the gradients are averaged over all ranks. The mean of the returned losses over all ranks is the
+        mean loss of the batch.
+        """
+        total: Tensor | None = None
+        for index in range(count):
+            batch = next(batches)
+            with self.synchronise(model, index == count - 1):
+                loss = training_step(batch)
+                if count > 1:
+                    loss = loss / count
+                backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        if total is None:
+            raise ValueError("forward_backward needs at least one micro-batch")
+        return total
 
-    @abstractmethod
-    def gather_objects(self, value: T) -> list[T]:
-        """Return the values of all ranks, in order of rank, on every rank; they must pickle."""
+    def clip(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+        """Scale the gradients so that their norm over all ranks is at most `max_norm`; return the norm before."""
+        return nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
 
-    @abstractmethod
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
+    def module(self, model: nn.Module) -> nn.Module:
+        """Return what the prepared model trains, without wrappers: its names are those of the checkpoint."""
+        return model
+
+    def state(self, model: nn.Module, optimizer: Optimizer) -> Tensors:
+        """Return {"model", "optimizer"}: tensors by name, alike under every strategy; sharded ones as DTensor.
+
+        Names and global shapes depend on the model alone, so that any strategy and number of ranks can load them.
+        """
+        from torch.distributed.checkpoint.state_dict import get_state_dict  # slow to import, and not always needed
+
+        model_state, optimizer_state = get_state_dict(self.module(model), optimizer)
+        return {"model": model_state, "optimizer": optimizer_state["state"]}
+
+    def load_state(self, model: nn.Module, optimizer: Optimizer, tensors: Tensors) -> None:
+        """Take over what `state` returned, after its tensors were filled from a checkpoint."""
+        from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+        module = self.module(model)
+        groups = get_state_dict(module, optimizer)[1]["param_groups"]  # hyperparameters come from the configuration
+        optimizer_state = {"state": tensors["optimizer"], "param_groups": groups}
+        set_state_dict(module, optimizer, model_state_dict=tensors["model"], optim_state_dict=optimizer_state)
 
     @abstractmethod
     def teardown(self) -> None:

@@ -107,10 +107,10 @@ def _collectives(strategy: Strategy) -> dict[str, Any]:
     rank = strategy.environment.rank
     value = torch.tensor([rank, 0.1], device=strategy.device)
     return {
-        "mean": strategy.all_reduce_mean(value).tolist(),
+        "mean": strategy.collectives.all_reduce(value).tolist(),
         "input": value.tolist(),
-        "broadcast": strategy.broadcast_object({"from": rank}),
-        "gathered": strategy.gather_objects(rank),
+        "broadcast": strategy.collectives.broadcast_object({"from": rank}),
+        "gathered": strategy.collectives.gather_objects(rank),
     }
 
 
@@ -142,7 +142,7 @@ def _gradients(strategy: Strategy) -> dict[str, Any]:
 def _barrier(strategy: Strategy) -> dict[str, Any]:
     time.sleep(0.2 * strategy.environment.rank)
     arrived_s = time.monotonic()
-    strategy.barrier()
+    strategy.collectives.barrier()
     return {"arrived_s": arrived_s, "left_s": time.monotonic()}
 
 

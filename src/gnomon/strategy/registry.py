@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gnomon.errors import ConfigError, LaunchError, did_you_mean
 from gnomon.runtime.environment import RankEnvironment
@@ -21,10 +23,12 @@ def list_strategies() -> list[str]:
     return sorted(_entries())
 
 
-def create_strategy(name: str, environment: RankEnvironment, device: torch.device) -> Strategy:
-    """Return the strategy `name`; `auto` is `ddp` for several ranks and `single` for one.
+def create_strategy(
+    name: str, environment: RankEnvironment, device: torch.device, options: Mapping[str, Any] | None = None
+) -> Strategy:
+    """Return the strategy `name` with its `options`; `auto` is `ddp` for several ranks and `single` for one.
 
-    Raises ConfigError for an unknown name, and LaunchError when it does not load or does not fit the ranks.
+    Raises ConfigError for an unknown name or option, and LaunchError when it does not load or does not fit the ranks.
     """
     if name == "auto":
         name = "ddp" if environment.world_size > 1 else "single"
@@ -35,7 +39,13 @@ def create_strategy(name: str, environment: RankEnvironment, device: torch.devic
         strategy = entries[name].load()
     except (ImportError, AttributeError) as error:
         raise LaunchError(f"strategy='{name}' does not load from '{entries[name].value}': {error}.") from error
-    return strategy(environment, device)
+    options = options or {}
+    known = list(inspect.signature(strategy).parameters)[2:]
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known) if known else "It has no options."
+            raise ConfigError(f"strategy '{name}' has no option '{option}'. {hint}")
+    return strategy(environment, device, **options)
 
 
 def _entries() -> dict[str, EntryPoint]:

@@ -33,7 +33,7 @@ def on_main_rank(strategy: Strategy, work: Callable[[], T]) -> T:
                 f"'{caught.filename}' cannot be read or written: {caught.strerror}. "
                 "Check the permissions and the free space of run_dir, or choose another one."
             )
-    error, result = strategy.broadcast_object((error, result))
+    error, result = strategy.collectives.broadcast_object((error, result))
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # None only where T allows it
@@ -61,14 +61,14 @@ class StopAgreement:
 
     def signal_name(self) -> str:
         """Return the first signal that a rank got; call it on every rank after `reached`."""
-        names = self._strategy.gather_objects(self._flag.signal_name)
+        names = self._strategy.collectives.gather_objects(self._flag.signal_name)
         return next((name for name in names if name is not None), "SIGTERM")
 
     def _ask(self, step: int) -> bool:
         now = time.perf_counter()
         step_time_s = (now - self._asked_at[1]) / (step - self._asked_at[0])
         mine = torch.tensor([float(bool(self._flag)), step_time_s], device=self._strategy.device, dtype=torch.float64)
-        stops, mean_step_time_s = self._strategy.all_reduce_mean(mine).tolist()
+        stops, mean_step_time_s = self._strategy.collectives.all_reduce(mine).tolist()
         self._asked_at = (step, now)
         self._ask_next = step + max(1, int(SECONDS_BETWEEN_QUESTIONS / mean_step_time_s))
         return stops > 0.0

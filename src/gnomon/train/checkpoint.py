@@ -37,14 +37,14 @@ class Checkpointer:
         self.last_saved: int | None = None
         self._distributed = strategy.environment.world_size > 1
 
-    def save(self, step: int, module: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> Path:
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> Path:
         """Write the checkpoint of `step` and return its path; raise CheckpointError, with the previous one intact."""
         final = files.checkpoint_path(self.directory, step)
         temporary = files.temporary_path(final)
         free = on_main_rank(self._strategy, lambda: self._make_room(temporary))
-        tensors, _ = self._state(module, optimizer)
+        tensors = self._state(model, optimizer)
         written, problem = self._write(tensors, temporary)
-        reports = self._strategy.gather_objects((written, problem))
+        reports = self._strategy.collectives.gather_objects((written, problem))
         problem = next((problem for _, problem in reports if problem is not None), None)
         if problem is None:
             listing = {name: item for written, _ in reports for name, item in written.items()}
@@ -57,7 +57,7 @@ class Checkpointer:
         self.last_saved = step
         return final
 
-    def restore(self, module: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
         """Load the newest good checkpoint and return its state, or None if there is none.
 
         Raises CheckpointError when the run is another one, and when there are checkpoints but all are damaged.
@@ -67,9 +67,9 @@ class Checkpointer:
         if found is None:
             return None
         path, state = found
-        tensors, param_groups = self._state(module, optimizer)
+        tensors = self._state(model, optimizer)
         self._read(tensors, path)
-        _set_state(module, optimizer, tensors, param_groups)
+        self._strategy.load_state(model, optimizer, tensors)
         return state
 
     def newest(self) -> Path | None:
@@ -82,14 +82,9 @@ class Checkpointer:
         temporary.mkdir()
         return shutil.disk_usage(self.directory).free
 
-    def _state(self, module: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], Any]:
-        """Return the tensors to store, and the hyperparameters, which come from the configuration instead."""
-        from torch.distributed.checkpoint.state_dict import get_state_dict  # slow to import, and not always needed
-
-        model_state, optimizer_state = get_state_dict(module, optimizer)
+    def _state(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
         rank = str(self._strategy.environment.rank)
-        tensors = {"model": model_state, "optimizer": optimizer_state["state"], "random": {rank: rng_state()}}
-        return tensors, optimizer_state["param_groups"]
+        return {**self._strategy.state(model, optimizer), "random": {rank: rng_state()}}
 
     def _write(self, tensors: dict[str, Any], temporary: Path) -> tuple[dict[str, dict[str, int]], str | None]:
         """Return the fingerprints of the files of this rank, and what went wrong or None."""
@@ -174,13 +169,6 @@ class Checkpointer:
         except (CheckpointException, OSError, RuntimeError) as error:
             raise CheckpointError(f"'{path}' cannot be read: {_reason(error)}.") from error
         set_rng_state({**rng_state(), **generators})
-
-
-def _set_state(module: nn.Module, optimizer: Optimizer, tensors: dict[str, Any], param_groups: Any) -> None:
-    from torch.distributed.checkpoint.state_dict import set_state_dict
-
-    optimizer_state = {"state": tensors["optimizer"], "param_groups": param_groups}
-    set_state_dict(module, optimizer, model_state_dict=tensors["model"], optim_state_dict=optimizer_state)
 
 
 def _reason(error: BaseException) -> str:

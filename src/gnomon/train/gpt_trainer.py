@@ -78,13 +78,13 @@ class GPTTrainer(Trainer):
 
     def _loader(self, tokens: Bytes, global_batch: int, where: str) -> TextLoader:
         seq_len = self.config.workload.seq_len
-        environment = self.strategy.environment
+        rank, world_size = self.strategy.data_shard
         sampler = WindowSampler(
             count_windows(tokens, seq_len, global_batch, where),
             global_batch,
             self.config.workload.micro_batch,
-            rank=environment.rank,
-            world_size=environment.world_size,
+            rank=rank,
+            world_size=world_size,
             seed=self.config.seed,
         )
         return TextLoader(tokens, sampler, seq_len, pin_memory=self.device.type == "cuda")

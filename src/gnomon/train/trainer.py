@@ -134,10 +134,10 @@ class Trainer(Component):
         self._is_set_up = True
         self.strategy.setup()
         seed_everything(config.seed)
-        self.module = self.create_model()
-        self.model = self.strategy.prepare(self.module)
+        self.model = self.strategy.prepare(self.create_model())
+        self.module = self.strategy.module(self.model)
         self.model.train()
-        self.optimizer = self.create_optimizer()
+        self.optimizer = self.strategy.prepare_optimizer(self.model, self.create_optimizer(), config.grad_clip)
         self.loader = self.create_loader()
         if config.eval_every:
             self._evaluation_batches()  # what is wrong with them is better said now than after an hour
@@ -165,26 +165,16 @@ class Trainer(Component):
 
     def run_step(self) -> Tensor:
         """Do one optimizer step and return its loss, the mean over the micro-batches of this rank, detached."""
-        count = self._accumulation
-        total: Tensor | None = None
-        for index in range(count):
-            batch = next(self._batches)
-            with self.strategy.synchronise(self.model, index == count - 1):
-                loss = self._training_step(batch)
-                if count > 1:
-                    loss = loss / count
-                loss.backward()
-            total = loss.detach() if total is None else total + loss.detach()
+        loss = self.strategy.forward_backward(self.model, self._training_step, self._batches, self._accumulation)
         if self._grad_clip is not None:
-            self.grad_norm = nn.utils.clip_grad_norm_(self._parameters, self._grad_clip, foreach=True)
+            self.grad_norm = self.strategy.clip(self._parameters, self._grad_clip)
         rate = self._schedule(self.step + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        assert total is not None  # accumulation is at least 1
-        return total
+        return loss
 
     def teardown(self) -> None:
         """Close the trackers and leave the other ranks; harmless when `setup` failed or was never called."""
@@ -251,7 +241,7 @@ class Trainer(Component):
 
     def _finite_loss(self, loss: Tensor) -> float:
         """Return the mean loss over the ranks; raise TrainingError, on every rank, if training has diverged."""
-        value = self.strategy.all_reduce_mean(loss).item()
+        value = self.strategy.collectives.all_reduce(loss).item()
         norm = 0.0 if self.grad_norm is None else self.grad_norm.item()
         if math.isfinite(value) and math.isfinite(norm):
             return value
@@ -273,7 +263,7 @@ class Trainer(Component):
         self.model.train()
         if not losses:
             raise DataError("The evaluation loader gave no batch at all. Give more data, or set eval_every=0.")
-        value = self.strategy.all_reduce_mean(torch.stack(losses).mean()).item()
+        value = self.strategy.collectives.all_reduce(torch.stack(losses).mean()).item()
         for tracker in self.trackers:
             self._tell(partial(tracker.log, {"step": self.step, "eval_loss": value}))
 
@@ -290,12 +280,12 @@ class Trainer(Component):
         assert self._checkpointer is not None  # made by execute, before the loop
         self._finite_loss(loss)  # never let a checkpoint of NaN replace a good one
         state = {"loader": self.loader.state_dict()} if hasattr(self.loader, "state_dict") else {}
-        path = self._checkpointer.save(self.step, self.module, self.optimizer, state)
+        path = self._checkpointer.save(self.step, self.model, self.optimizer, state)
         if self.strategy.environment.is_main:
             report_checkpoint(self.step, path)
 
     def _restore(self, checkpointer: Checkpointer, run: RunDirectory) -> None:
-        state = checkpointer.restore(self.module, self.optimizer)
+        state = checkpointer.restore(self.model, self.optimizer)
         if state is not None:
             self.step = state["step"]
             if hasattr(self.loader, "load_state_dict"):

@@ -1,0 +1,122 @@
+"""What the strategies of torch.distributed share: joining the process group, and its collectives."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gnomon.errors import LaunchError
+from gnomon.runtime.environment import RankEnvironment
+from gnomon.strategy.base import Strategy
+from gnomon.strategy.collectives import Collectives, Reduction, T
+
+_OPERATIONS = {"sum": dist.ReduceOp.SUM, "mean": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
+
+
+class ProcessGroupCollectives(Collectives):
+    """Collectives over the default process group: gloo on CPUs, NCCL on GPUs."""
+
+    def __init__(self, world_size: int, device: torch.device) -> None:
+        self._world_size = world_size
+        self._device = device
+
+    def all_reduce(self, value: Tensor, op: Reduction = "mean") -> Tensor:
+        """Return the reduction over the ranks; a mean is a sum divided once, so it is exact for 2**n ranks."""
+        result = value.detach().clone()
+        dist.all_reduce(result, op=_OPERATIONS[op])
+        return result / self._world_size if op == "mean" else result
+
+    def all_gather(self, value: Tensor) -> list[Tensor]:
+        """Return the tensors of all ranks."""
+        value = value.detach().contiguous()
+        values = [torch.empty_like(value) for _ in range(self._world_size)]
+        dist.all_gather(values, value)
+        return values
+
+    def gather(self, value: Tensor, destination: int = 0) -> list[Tensor] | None:
+        """Return the tensors of all ranks on rank `destination`."""
+        value = value.detach().contiguous()
+        is_destination = dist.get_rank() == destination
+        values = [torch.empty_like(value) for _ in range(self._world_size)] if is_destination else None
+        dist.gather(value, values, dst=destination)
+        return values
+
+    def broadcast(self, value: Tensor, source: int = 0) -> Tensor:
+        """Return rank `source`'s tensor on every rank."""
+        result = value.detach().clone().contiguous()
+        dist.broadcast(result, src=source)
+        return result
+
+    def broadcast_object(self, value: T, source: int = 0) -> T:
+        """Return rank `source`'s object on every rank."""
+        values = [value]
+        dist.broadcast_object_list(values, src=source)
+        return values[0]
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Return the objects of all ranks."""
+        values: list[Any] = [None] * self._world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        dist.barrier(device_ids=[self._device.index] if self._device.type == "cuda" else None)
+
+
+class ProcessGroupStrategy(Strategy):
+    """A strategy whose ranks meet in torch.distributed's default process group.
+
+    Raises LaunchError when the process was not started as one of several ranks.
+    """
+
+    name = "ddp"
+
+    def __init__(self, environment: RankEnvironment, device: torch.device) -> None:
+        if environment.source == "single":
+            raise LaunchError(
+                f"strategy={self.name}, but this process was not started by torchrun: RANK and WORLD_SIZE are not set. "
+                "Let gnomon start the ranks (ranks=2), start them with "
+                "`torchrun --standalone --nproc-per-node=2 -m MODULE`, or set strategy=single."
+            )
+        super().__init__(environment, device)
+        self._collectives = ProcessGroupCollectives(environment.world_size, device)
+        self._has_joined = False
+
+    @property
+    def collectives(self) -> Collectives:
+        """Collectives over all ranks."""
+        return self._collectives
+
+    def setup(self) -> None:
+        """Join the process group at MASTER_ADDR:MASTER_PORT, or use the one that this process is already in.
+
+        Raises LaunchError when joining fails.
+        """
+        if dist.is_initialized():
+            return  # joining twice would leave ranks in different groups, and they would wait for each other forever
+        options: dict[str, Any] = {"backend": "gloo"}
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            options = {"backend": "nccl", "device_id": self.device}
+        try:
+            dist.init_process_group(rank=self.environment.rank, world_size=self.environment.world_size, **options)
+        except (RuntimeError, ValueError) as error:
+            raise LaunchError(
+                f"Rank {self.environment.rank} of {self.environment.world_size} cannot join the others over "
+                f"{options['backend']}: {str(error).splitlines()[0]} Check MASTER_ADDR and MASTER_PORT, and that all "
+                "ranks started."
+            ) from error
+        self._has_joined = True
+
+    def teardown(self) -> None:
+        """Leave the process group if `setup` joined it."""
+        if self._has_joined and dist.is_initialized():
+            # NCCL leaves together; a rank that failed would wait for the others and never tell its error
+            if self.device.type == "cpu" or sys.exc_info()[0] is None:
+                dist.destroy_process_group()
+            self._has_joined = False
