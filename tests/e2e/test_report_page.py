@@ -20,6 +20,7 @@ SWITCHES = (
     "--disable-sync",
 )
 DRAWN = "document.querySelectorAll('.plot-container').length === document.querySelectorAll('[data-figure]').length"
+BUTTONS = "[...new Set([...document.querySelectorAll('.modebar-btn')].map((button) => button.dataset.title))].sort()"
 TRACES = """() => Object.fromEntries([...document.querySelectorAll('[data-figure]')].map(
     (element) => [element.dataset.figure, element.querySelectorAll('.trace').length]))"""
 
@@ -71,6 +72,13 @@ def test_every_figure_is_drawn_without_network_or_complaint(report, open_page):
     assert len(traces) == 7
     assert all(count > 0 for count in traces.values()), traces
     assert traces["time"] == 2
+
+
+def test_no_button_sends_a_figure_away(report, open_page):
+    page, _, _ = open_page(report)
+    assert page.evaluate(BUTTONS) == ["Download plot as a PNG", "Pan", "Reset axes", "Zoom", "Zoom in", "Zoom out"]
+    urls = page.evaluate("[...document.querySelectorAll('[data-figure]')].map((one) => one._context.plotlyServerURL)")
+    assert set(urls) == {""}
 
 
 def test_the_headline_can_be_read(report, open_page):

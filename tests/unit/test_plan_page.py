@@ -54,6 +54,9 @@ def test_the_page_asks_for_nothing_from_outside(estimate):
     page = render_plan_page(estimate)
     assert len(page) < 6_000_000
     assert "default-src 'none'" in page
+    assert "form-action 'none'" in page
+    assert page.count("Plotly.setPlotConfig(") == 1
+    assert '"showSendToCloud": false, "plotlyServerURL": ""' in page
     outside = re.sub(r"<script.*?</script>", "", page, flags=re.S)
     assert not re.findall(r"(?:src|href)=[\"']https?:", outside)
     assert "llama-3.1-70b on 64 x h100-sxm" in page

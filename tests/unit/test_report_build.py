@@ -79,6 +79,9 @@ def test_the_page_loads_nothing(page, full_run):
     assert all(address.startswith("data:") for address in page.loads)
     text = full_run.report_html.read_text(encoding="utf-8")
     assert "default-src 'none'" in text
+    assert "form-action 'none'" in text
+    assert text.count("Plotly.setPlotConfig(") == 1
+    assert '"showSendToCloud": false, "plotlyServerURL": ""' in text
     styles = re.findall(r"<style>(.*?)</style>", text, flags=re.DOTALL)
     assert not re.search(r"@import|url\(", "".join(styles))
 

@@ -113,8 +113,9 @@ def test_numbers_are_above_the_lines_of_groups():
 
 def test_the_page_offers_no_way_to_send_the_figure_away():
     page = render_html(hostile_topology())
-    assert 'removed = ["sendChartToCloud", ' in page
-    assert 'plotlyServerURL: ""' in page
+    assert page.count("Plotly.setPlotConfig(") == 1
+    assert '"showSendToCloud": false, "plotlyServerURL": ""' in page
+    assert "form-action 'none'" in page
 
 
 def test_lines_that_would_show_nothing_are_left_out_and_said_so():

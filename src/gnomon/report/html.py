@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from gnomon.plotly_script import plotly_script
 from gnomon.report.content import Content
 from gnomon.report.panels import Panel
 
@@ -14,14 +15,11 @@ if TYPE_CHECKING:
 
 def render_html(content: Content, panels: Mapping[str, Panel]) -> str:
     """Return the page. Text from the run is escaped; figures travel as JSON that cannot end its script element."""
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
     return template("report.html.j2").render(
         content=content,
         panels=panels,
         figures={panel.key: panel.figure for panel in panels.values()},
-        plotly_js=Markup(get_plotlyjs()) if panels else "",
+        plotly_js=plotly_script() if panels else "",
     )
 
 

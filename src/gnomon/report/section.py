@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gnomon.plotly_script import plotly_script
 from gnomon.report.html import template
 from gnomon.report.panels import Panel
 from gnomon.report.tables import Table
@@ -34,11 +35,8 @@ class Page:
 
 def render_page(page: Page) -> str:
     """Return one HTML page that needs no network."""
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
     return template("plan.html.j2").render(
         page=page,
         figures={panel.key: panel.figure for section in page.sections for panel in section.panels},
-        plotly_js=Markup(get_plotlyjs()),
+        plotly_js=plotly_script(),
     )

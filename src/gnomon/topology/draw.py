@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gnomon.plotly_script import plotly_script
 from gnomon.topology.evaluate import KindDistance, PlacementEvaluation
 from gnomon.topology.graph import Topology
 from gnomon.topology.groups import GROUP_KINDS, GroupKind, NodeGroup, process_groups
@@ -58,9 +59,6 @@ def render_html(topology: Topology, evaluation: PlacementEvaluation | None = Non
     Names are escaped, for HTML and for the tags that Plotly understands; the figure travels as JSON that cannot end
     its script element.
     """
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
     groups = _groups(evaluation)
     picture = draw_picture(topology, groups)
     figure = json.loads(_figure(picture).to_json())
@@ -80,7 +78,7 @@ def render_html(topology: Topology, evaluation: PlacementEvaluation | None = Non
             width=round(picture.width * picture.scale),
             height=round(picture.height * picture.scale) + TOOLBAR_PX,
             figure=figure,
-            plotly_js=Markup(get_plotlyjs()),
+            plotly_js=plotly_script(),
         )
     )
 

@@ -3,12 +3,8 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const touch = window.matchMedia("(pointer: coarse)").matches;
-  const config = {
-    displaylogo: false,
-    // without a pointer that hovers the buttons would always lie over the figure
-    displayModeBar: window.matchMedia("(hover: hover)").matches ? "hover" : false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-  };
+  // without a pointer that hovers the buttons would always lie over the figure
+  const config = { displayModeBar: window.matchMedia("(hover: hover)").matches ? "hover" : false };
 
   function themed(layout, width) {
     const style = getComputedStyle(document.documentElement);

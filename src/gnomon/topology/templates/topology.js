@@ -28,9 +28,7 @@
     layout.hoverlabel.font = Object.assign({}, layout.hoverlabel.font, { color: colour("--ink") });
     // dragging must scroll the page on a phone; elsewhere it zooms
     layout.dragmode = touch ? false : "pan";
-    // names of machines stay here: no button that sends the figure to a server
-    const removed = ["sendChartToCloud", "select2d", "lasso2d", "autoScale2d"];
-    Plotly.react(element, data, layout, { displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: removed });
+    Plotly.react(element, data, layout);
   }
 
   listGroups();
