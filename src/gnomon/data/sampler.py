@@ -10,6 +10,22 @@ from gnomon.errors import DataError
 Windows = NDArray[np.int64]
 
 
+def epoch_order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of `num_samples` samples in an epoch, drawn from (seed, epoch)."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    return generator.permutation(num_samples)
+
+
+def accumulation_of(global_batch: int, micro_batch: int, world_size: int) -> int:
+    """Return the micro-batches per step and rank; raise DataError if the global batch does not divide."""
+    if global_batch % (micro_batch * world_size):
+        raise DataError(
+            f"global_batch={global_batch} does not divide by micro_batch={micro_batch} x {world_size} rank(s). "
+            f"Set global_batch to a multiple of {micro_batch * world_size}."
+        )
+    return global_batch // (micro_batch * world_size)
+
+
 class WindowSampler:
     """Deals every window once per epoch, in an order drawn from (seed, epoch); an incomplete last batch is left out.
 
@@ -28,11 +44,7 @@ class WindowSampler:
         world_size: int = 1,
         seed: int = 0,
     ) -> None:
-        if global_batch % (micro_batch * world_size):
-            raise DataError(
-                f"global_batch={global_batch} does not divide by micro_batch={micro_batch} x {world_size} rank(s). "
-                f"Set global_batch to a multiple of {micro_batch * world_size}."
-            )
+        accumulation = accumulation_of(global_batch, micro_batch, world_size)
         if num_windows < global_batch:
             raise DataError(
                 f"global_batch={global_batch}, but the text makes only {num_windows} sequences. "
@@ -41,7 +53,7 @@ class WindowSampler:
         self.num_windows = num_windows
         self.global_batch = global_batch
         self.micro_batch = micro_batch
-        self.accumulation = global_batch // (micro_batch * world_size)
+        self.accumulation = accumulation
         self.rank = rank
         self.seed = seed
         self.epoch = 0
@@ -77,6 +89,5 @@ class WindowSampler:
 
     def _permutation(self) -> Windows:
         if self._order is None or self._order[0] != self.epoch:
-            generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, self.epoch])))
-            self._order = (self.epoch, generator.permutation(self.num_windows))
+            self._order = (self.epoch, epoch_order(self.num_windows, self.seed, self.epoch))
         return self._order[1]
