@@ -42,8 +42,10 @@ class SupervisedConfig(TrainingConfig):
     weight_decay: float = Field(default=0.0, ge=0.0, description="of matrices; needs optimizer=adamw")
     betas: tuple[float, float] = (0.9, 0.999)
     grad_clip: float | None = Field(default=None, gt=0.0, description="largest norm of all gradients; None: none")
-    min_learning_rate_ratio: float = Field(default=1.0, ge=0.0, le=1.0, description="last over highest; 1: constant")
-    eval_batches: NonNegativeInt = Field(default=0, description="batches per evaluation; 0: all validation data")
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field(default="constant", description="after the warm-up")
+    eval_batches: PositiveInt | None = Field(
+        default=None, description="micro-batches per evaluation and rank; None: all"
+    )
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
