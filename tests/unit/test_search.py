@@ -137,6 +137,25 @@ def test_better_hardware_never_makes_the_best_slower():
     assert max(gain.speedup for gain in gains) > 1.05
 
 
+def test_better_hardware_keeps_to_the_memory_limit_and_says_how_far_it_is():
+    memories = [row.candidate.peak_memory_bytes for row in search(DENSE, CLUSTER, WORKLOAD, space=SPACE, top=99).best]
+    limit = 1.001 * min(memories)
+    seen = []
+    gains = sensitivity(
+        DENSE, CLUSTER, WORKLOAD, space=SPACE, memory_limit_bytes=limit, progress=lambda *now: seen.append(now)
+    )
+    tight = search(DENSE, CLUSTER, WORKLOAD, space=SPACE, top=1, memory_limit_bytes=limit).best[0].candidate
+    roomy = search(DENSE, CLUSTER, WORKLOAD, space=SPACE, top=1, memory_limit_bytes=2.0 * limit).best[0].candidate
+    assert roomy.step_time_s < tight.step_time_s
+    assert gains[0].change == "twice the memory"
+    assert gains[0].step_time_s == roomy.step_time_s
+    for gain in gains:
+        assert gain.step_time_s * gain.speedup == pytest.approx(tight.step_time_s)
+    assert seen[-1] == (6 * SPACE.size, 6 * SPACE.size)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert {total for _, total in seen} == {6 * SPACE.size}
+
+
 def test_a_space_in_which_nothing_runs_says_why():
     with pytest.raises(PlanError, match=r"No layout of the search space can run .*tp does not divide the heads"):
         search(DENSE, CLUSTER, WORKLOAD, space=SPACE.model_copy(update={"tp": (3,), "pp": (1,)}), accelerators=[3])

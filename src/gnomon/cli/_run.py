@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import typer
 
+from gnomon.console import no_color
 from gnomon.errors import GnomonError, InterruptedRunError
 
 LOG_LEVEL = "GNOMON_LOG_LEVEL"
@@ -17,6 +18,7 @@ HELP = ["-h", "--help"]
 
 def run(app: typer.Typer) -> None:
     """Run `app` on the arguments of the process; on failure print one message on stderr and exit with its code."""
+    _plain_help()
     try:
         command: Any = typer.main.get_command(app)
         command.invoke = _raising_on_interrupt(command.invoke)
@@ -34,6 +36,14 @@ def run(app: typer.Typer) -> None:
         _fail(f"{where}{error.strerror}. Check the path, its permissions and the free space.", 1)
     except Exception as error:
         _fail(_unexpected(error), 1)
+
+
+def _plain_help() -> None:
+    """Let Typer's help and usage errors have no bold text either where NO_COLOR is set."""
+    if no_color():
+        from typer import rich_utils
+
+        rich_utils.COLOR_SYSTEM = None
 
 
 def _raising_on_interrupt(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:

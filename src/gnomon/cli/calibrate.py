@@ -40,9 +40,9 @@ def command(
     if as_json:
         print_json(profile)
     else:
-        from rich.console import Console
+        from gnomon.console import make_console
 
-        Console().print(_table(profile))
+        make_console(fold_in_pipes=True).print(_table(profile))
     if warning := profile.unsteady():
         typer.echo(warning, err=True)
     kept = "" if written == output else f" ({output} exists and was kept; --force overwrites it)"

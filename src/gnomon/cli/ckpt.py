@@ -42,7 +42,7 @@ def summarize(
 
 def _print(checkpoint: Checkpoint, full: bool) -> None:
     from gnomon.ckpt.render import render_checkpoint
-    from gnomon.cli._console import make_console
+    from gnomon.console import make_console
 
     make_console().print(render_checkpoint(checkpoint, full))
 

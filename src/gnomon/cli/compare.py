@@ -52,10 +52,11 @@ def _comparison(run_dir: Path | None, estimate: Path | None, measurement: Path |
 
 
 def _print(comparison: Comparison) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    from gnomon.console import make_console
+
+    console = make_console(fold_in_pipes=True)
     console.print(_table(comparison))
     for sentence in comparison.summary:
         console.print(Text(f"• {sentence}"))

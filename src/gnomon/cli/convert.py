@@ -138,7 +138,7 @@ def _print(figures: Throughput, sources: dict[str, str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from gnomon.cli._console import make_console
+    from gnomon.console import make_console
     from gnomon.units import format_count, format_flops
 
     per_device = figures.peak_flops_per_s / figures.num_accelerators

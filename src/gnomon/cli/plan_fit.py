@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gnomon.cli._output import free_path, print_json
+from gnomon.cli._progress import ProgressBars
 from gnomon.cli.plan_tables import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gnomon.plan.published.fit import Fit
     from gnomon.plan.published.held_out import Study
 
@@ -41,7 +40,7 @@ def command(
     from gnomon.plan.published.table import read_table
 
     table = read_table(file)
-    with _Bar() as bar:
+    with ProgressBars() as bar:
         observations = observe(table.rows(), bar.start("reading", len(table)))
         studies = {"step_time": Study.of_time(observations), "memory": Study.of_memory(observations)}
         saved = _State(state, file, studies)
@@ -80,7 +79,7 @@ class _State:
                 )
             self._fits = found["fits"]
 
-    def fit(self, name: str, study: Study, left_out: str, bar: _Bar) -> Fit:
+    def fit(self, name: str, study: Study, left_out: str, bar: ProgressBars) -> Fit:
         """Fit, or go on where the file says that it stopped, and keep each iteration's values."""
         key = f"{name}, {left_out if left_out == ALL else f'without {left_out}'}"
         report = bar.start(key, None)
@@ -97,27 +96,6 @@ class _State:
 
         if self._path is not None:
             write_atomically(self._path, json.dumps({**self._of, "fits": self._fits}, indent=2) + "\n")
-
-
-class _Bar:
-    """A progress bar on stderr, with one line per task."""
-
-    def __enter__(self) -> _Bar:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def start(self, what: str, total: int | None) -> Callable[[int], None]:
-        """Show a new task; return the function that is told how much of it is done."""
-        task = self._progress.add_task(what, total=total)
-        return lambda done: self._progress.update(task, completed=done)
 
 
 def _errors(study: Study, fitted: Fit) -> dict[str, Any]:

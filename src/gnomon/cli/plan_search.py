@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gnomon.cli._output import print_json
+from gnomon.cli._progress import ProgressBars
 from gnomon.cli.plan_config import read_plan
 from gnomon.cli.plan_page import write_page
 from gnomon.cli.plan_tables import show
@@ -64,10 +65,17 @@ def command(
         "price_per_accelerator_hour": price,
     }
     limit = _limit(memory_limit)
-    with _Bar() as bar:
-        result = search(model, cluster, workload, top=top, memory_limit_bytes=limit, progress=bar.show, **settings)
-        gains = sensitivity(model, cluster, workload, **settings) if sensitivities and result.best else ()
-    smallest = None if result.best else _smallest(model, cluster, workload, settings)
+    gains: tuple[Gain, ...] = ()
+    smallest = None
+    with ProgressBars() as bars:
+        settings["progress"] = bars.start("layouts")
+        result = search(model, cluster, workload, top=top, memory_limit_bytes=limit, **settings)
+        if not result.best:
+            settings["progress"] = bars.start("the smallest layout")
+            smallest = _smallest(model, cluster, workload, settings)
+        elif sensitivities:
+            settings["progress"] = bars.start("layouts on better hardware")
+            gains = sensitivity(model, cluster, workload, memory_limit_bytes=limit, **settings)
     _print(result, gains, smallest, as_json)
     if html is not None:
         _write(html, force, result, gains, as_json)
@@ -170,26 +178,3 @@ def _numbers(text: str | None, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise PlanError(f"{option} is {text!r}; give whole numbers, such as 64 or 64,128.") from None
-
-
-class _Bar:
-    """A progress bar on stderr, where that is a terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("layouts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task("layouts", total=None)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, done: int, total: int) -> None:
-        """Show how many candidates were looked at."""
-        self._progress.update(self._task, completed=done, total=total)

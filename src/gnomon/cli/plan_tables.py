@@ -20,7 +20,7 @@ SHORT_VALUE = 12
 
 def show(renderable: RenderableType) -> None:
     """Print tables on stdout, fitted to the width of the terminal."""
-    from gnomon.cli._console import make_console
+    from gnomon.console import make_console
 
     console = make_console(fold_in_pipes=True)
     console.print(fitted(renderable, console.width))

@@ -41,9 +41,9 @@ def train(
     if as_json:
         print_json(measurement)
         return
-    from rich.console import Console
+    from gnomon.console import make_console
 
-    Console().print(_table(measurement))
+    make_console(fold_in_pipes=True).print(_table(measurement))
     typer.echo(f"Measurement written to {run.measurement}")
 
 

@@ -31,7 +31,7 @@ def command(
     if as_json:
         print_json(report)
         return
-    from gnomon.cli._console import make_console
+    from gnomon.console import make_console
     from gnomon.plan.training_3d.render import render
 
     render(report, make_console(fold_in_pipes=True))

@@ -357,6 +357,6 @@ def _print_assignment(assignment: Assignment, topology: Topology) -> None:
 
 
 def _print(tables: RenderableType) -> None:
-    from gnomon.cli._console import make_console
+    from gnomon.console import make_console
 
     make_console().print(tables)

@@ -53,8 +53,7 @@ class Plan(Component):
 
     def execute(self, profile: HardwareProfile | None = None) -> Estimate:
         """Return the estimate, printed and saved as estimate.json; without input, read hardware.yaml of the run."""
-        from rich.console import Console
-
+        from gnomon.console import make_console
         from gnomon.plan.render import render_estimate
 
         run = open_run(self.run_dir, self.name)
@@ -63,7 +62,7 @@ class Plan(Component):
             profile = HardwareProfile.load(require(run.hardware, self.name))
         estimate = self._estimate(profile.cluster(self.layout.num_ranks))
         estimate.save(run.estimate)
-        Console().print(render_estimate(estimate))
+        make_console(fold_in_pipes=True).print(render_estimate(estimate))
         self._warn_if_slow(estimate)
         return estimate
 

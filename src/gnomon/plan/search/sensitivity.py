@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import NonNegativeFloat
 
-from gnomon.plan.search.run import search
+from gnomon.plan.search.result import Candidate
+from gnomon.plan.search.run import Progress, search
 from gnomon.spec import ClusterSpec, ModelSpec, Noun, Workload
 
 
@@ -20,33 +21,52 @@ class Gain(Noun):
     layout_changes: bool
 
 
-def sensitivity(model: ModelSpec, cluster: ClusterSpec, workload: Workload, **settings: Any) -> tuple[Gain, ...]:
-    """Return the gain of each change of `cluster`; `settings` are those of `search`."""
-    settings = {**settings, "top": 1, "memory_limit_bytes": None}
-    base = search(model, cluster, workload, **settings).best
-    if not base:
-        return ()
-    gains = []
-    for name, change in CHANGES.items():
-        changed = change(cluster)
-        if changed is None:
-            continue
-        best = search(model, changed, workload, **settings).best[0].candidate
-        before = base[0].candidate
-        gains.append(
-            Gain(
-                change=name,
-                step_time_s=best.step_time_s,
-                speedup=before.step_time_s / best.step_time_s,
-                layout_changes=best.layout != before.layout,
-            )
-        )
-    return tuple(gains)
+def sensitivity(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    workload: Workload,
+    *,
+    memory_limit_bytes: float | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> tuple[Gain, ...]:
+    """Return the gain of each change of `cluster`; empty when nothing fits.
+
+    memory_limit_bytes: peak memory that a rank may have, default the device's; twice the memory doubles this too
+    progress: called with (candidates looked at, candidates in all), over all searches together
+    settings: the others of `search`
+    """
+    limit = memory_limit_bytes or cluster.accelerator.memory_bytes
+    tried = [("", cluster, limit), *_changed(cluster, limit)]
+    found = []
+    for step, (_, hardware, allowed) in enumerate(tried):
+        shown = None if progress is None else _part(progress, step, len(tried))
+        result = search(model, hardware, workload, **settings, top=1, memory_limit_bytes=allowed, progress=shown)
+        if not result.best:
+            return ()
+        found.append(result.best[0].candidate)
+    return tuple(_gain(name, found[0], after) for (name, _, _), after in zip(tried[1:], found[1:], strict=True))
 
 
-def _twice_the_memory(cluster: ClusterSpec) -> ClusterSpec | None:
-    memory = cluster.accelerator.memory_bytes
-    return None if memory is None else _device(cluster, memory_bytes=2.0 * memory)
+def _changed(cluster: ClusterSpec, limit: float | None) -> list[tuple[str, ClusterSpec, float | None]]:
+    """Return each change that the cluster can have: its name, the cluster with it, and what a rank may use there."""
+    more = [] if limit is None else [("twice the memory", _device(cluster, memory_bytes=2.0 * limit), 2.0 * limit)]
+    others = [(name, change(cluster)) for name, change in CHANGES.items()]
+    return more + [(name, other, limit) for name, other in others if other is not None]
+
+
+def _part(progress: Progress, step: int, steps: int) -> Progress:
+    """Return what one of several searches of the same size reports to."""
+    return lambda done, total: progress(step * total + done, steps * total)
+
+
+def _gain(change: str, before: Candidate, after: Candidate) -> Gain:
+    return Gain(
+        change=change,
+        step_time_s=after.step_time_s,
+        speedup=before.step_time_s / after.step_time_s,
+        layout_changes=after.layout != before.layout,
+    )
 
 
 def _faster_products(cluster: ClusterSpec) -> ClusterSpec:
@@ -79,7 +99,6 @@ def _device(cluster: ClusterSpec, **update: Any) -> ClusterSpec:
 
 
 CHANGES: dict[str, Callable[[ClusterSpec], ClusterSpec | None]] = {
-    "twice the memory": _twice_the_memory,
     "twice the memory bandwidth": _faster_memory,
     "1.5 times the peak FLOP/s": _faster_products,
     "8 times the accelerators in the innermost network": _wider_domain,
