@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gnomon.errors import LayoutError, SpecError
-from gnomon.spec import ClusterSpec, HardwareProfile, Layout, ModelSpec, MoESpec, Workload
+from gnomon.spec import AcceleratorSpec, ClusterSpec, HardwareProfile, Layout, ModelSpec, MoESpec, SizeCurve, Workload
 from gnomon.spec.catalog import load_accelerator
 
 BATCH = {"seq_len": 8, "global_batch": 6}
@@ -31,6 +31,15 @@ def explain(noun, data):
         (ModelSpec, {**SMALL, "norm": "rms"}, "'norm' is 'rms': input should be 'layernorm' or 'rmsnorm'"),
         (ModelSpec, {**SMALL, "num_sliding_window_layers": 3}, "num_sliding_window_layers=3 exceeds num_layers=2"),
         (Layout, {"dp": 0}, "'dp' is 0"),
+        (Layout, {"dp": True}, "'dp' is True: give a number, not true or false"),
+        (Layout, {"zero_stage": True}, "'zero_stage' is True: give a number"),
+        (Layout, {"first_stage_layers": False}, "'first_stage_layers' is False: give a number"),
+        (Layout, {"sequence_parallel": 3}, "'sequence_parallel' is 3"),
+        (Workload, {**BATCH, "seq_len": True}, "'seq_len' is True: give a number"),
+        (ModelSpec, {**SMALL, "moe": {**MOE, "num_experts": True}}, "'moe.num_experts' is True: give a number"),
+        (SizeCurve, {"size": [1, 2], "rate": [True, 3]}, "'rate' is [True, 3]: give a number"),
+        (AcceleratorSpec, {"name": "x", "memory_bytes": True}, "'memory_bytes' is True: give a number"),
+        (AcceleratorSpec, {"name": "x", "peak_flops": {"bf16": True}}, "'peak_flops' is {'bf16': True}: give a number"),
         (Layout, {"ddp": 2}, "unknown key 'ddp'. Did you mean 'dp'?"),
         (Layout, [1], "expected a mapping of keys to values, found list"),
         (Workload, {**BATCH, "micro_batch": 4}, "global_batch=6 does not divide by micro_batch=4"),
@@ -100,7 +109,7 @@ def test_a_profile_knows_only_the_shares_that_were_measured():
         ("a.yaml", "dp: [1", "is not valid YAML"),
         ("a.json", "{", "is not valid JSON"),
         ("a.yaml", "- 1", "must hold a mapping"),
-        ("a.yaml", "", "must hold a mapping"),
+        ("a.yaml", "", "is empty. Give a YAML or JSON file"),
     ],
 )
 def test_malformed_files(tmp_path, name, text, message):
@@ -111,7 +120,24 @@ def test_malformed_files(tmp_path, name, text, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("noun", "where", "start"),
+    [
+        (Layout, "layout", "layout: unknown key 'x'"),
+        (ModelSpec, "model", "model: missing key 'num_layers'"),
+        (Layout, "parallelism", "Layout in parallelism: unknown key 'x'"),
+        (Layout, "", "Layout: unknown key 'x'"),
+    ],
+)
+def test_an_error_says_once_where_it_is(noun, where, start):
+    with pytest.raises(SpecError) as caught:
+        noun.from_mapping({"x": 1}, where=where)
+    assert str(caught.value).startswith(start)
+
+
 def test_missing_file(tmp_path):
+    with pytest.raises(SpecError, match=r"'/dev/null' is no regular file\. Give a YAML or JSON file"):
+        ModelSpec.load("/dev/null")
     with pytest.raises(SpecError, match=r"is a folder\. Give a YAML or JSON file"):
         ModelSpec.load(tmp_path)
     (tmp_path / "twice.yaml").write_text("name: a\nnested: {b: 1, c: 2,\n  b: 3}\n")

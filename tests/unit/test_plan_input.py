@@ -18,6 +18,7 @@ FEW = ("--axis", "tp=4", "--axis", "pp=4", "--axis", "schedule=1f1b")
 @pytest.fixture
 def gnomon(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.yaml").touch()
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gnomon", "plan", *arguments])
@@ -40,6 +41,11 @@ def gnomon(monkeypatch, capsys, tmp_path):
         (("search", "."), "is a folder"),
         (("inference", "."), "is a folder"),
         (("cost", ".", "--tokens", "1T"), "is a folder"),
+        (("/dev/null",), "'/dev/null' is no regular file. Give a YAML file."),
+        (("search", "/dev/null"), "'/dev/null' is no regular file. Give a YAML file."),
+        (("empty.yaml",), "'empty.yaml' is empty. Give a YAML file that names model, cluster and workload."),
+        ((PLAN, "workload.seq_len=true"), "error: workload: 'seq_len' is True: give a number, not true or false"),
+        ((PLAN, "cluster=rtx-4090"), "'rtx-4090' is an accelerator, not a cluster"),
         ((PLAN, "--html", "missing/page.html"), "the folder 'missing' does not exist"),
         ((PLAN, "--html", "."), "is a folder"),
         (("search", SEARCH, *FEW, "--html", "missing/page.html"), "the folder 'missing' does not exist"),
@@ -61,6 +67,27 @@ def test_a_mistake_is_one_message(gnomon, arguments, message):
     assert message in err
     assert "Traceback" not in out + err
     assert "unexpectedly" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--bogus",),
+        (PLAN, "--operators", "3"),
+        ("search", SEARCH, *FEW),
+        ("search", SEARCH, *FEW, "--axis", "zero_stage=1", "--sensitivity"),
+        ("inference", SERVE),
+        ("cost", PLAN, "--tokens", "1T"),
+    ],
+    ids=" ".join,
+)
+def test_no_color_writes_no_escape_code(gnomon, monkeypatch, arguments):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what makes rich take a pipe for a terminal
+    _, out, err = gnomon(*arguments)
+    assert out + err
+    assert "\x1b" not in out + err
 
 
 def test_a_search_where_nothing_fits_names_the_smallest(gnomon):

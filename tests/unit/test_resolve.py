@@ -88,6 +88,17 @@ def test_a_wrong_model(value, error, words):
         ({"name": "dgx-a10"}, CatalogError, "Did you mean 'dgx-a100'"),
         ({"name": "dgx-a100", "tiers": []}, SpecError, "tiers cannot be changed"),
         ({"nam": "dgx-a100"}, SpecError, "unknown key 'nam'. Did you mean 'name'"),
+        (
+            "rtx-4090",
+            SpecError,
+            r"accelerator, not a cluster: .*\. Describe the machine: {.*: rtx-4090, ",
+        ),
+        (
+            "H100-SXM",
+            SpecError,
+            r"a catalog cluster that has it \(.*dgx-h100, .*\), or describe the machine: {",
+        ),
+        ({"name": "rtx-4090", "num_nodes": 2}, SpecError, "'rtx-4090' is an accelerator, not a cluster"),
         ({"name": "dgx-a100", "num_nodes": 0}, SpecError, "num_nodes"),
         (None, SpecError, "'cluster' is None"),
     ],

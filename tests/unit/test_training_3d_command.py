@@ -153,7 +153,7 @@ def test_tokens_stay_in_their_datacentre(script, written):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "must hold a mapping of keys to values"),
+        ("", "is empty. Give a YAML or JSON file"),
         ("model: [1, 2\n", "is not valid YAML"),
         ("- a\n- b\n", "must hold a mapping of keys to values, found list"),
         ("model: 3\n", "'model' is 3"),

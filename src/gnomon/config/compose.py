@@ -81,6 +81,9 @@ def load_config(file: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
 def locate_config(file: str | Path) -> tuple[Path, str]:
     """Return the folder and the name by which `compose` finds a YAML file; raise ConfigError when it cannot."""
     path = Path(file).expanduser()
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise ConfigError(f"'{file}' is {what}. Give a YAML file.")
     if not path.is_file():
         near = did_you_mean(path.name, [neighbour.name for neighbour in _yaml_files(path.parent)])
         raise ConfigError(f"Configuration file '{file}' not found (looked for '{path.absolute()}'). {near}".rstrip())

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WrapSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    WrapSerializer,
+    field_validator,
+)
 
 from gnomon.errors import SpecError, did_you_mean
 
@@ -35,6 +43,14 @@ class Noun(BaseModel):
     """A frozen, validated description. Unknown keys are errors that name the nearest valid one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where only a number makes sense, of which pydantic would make 1 and 0."""
+        if _holds_truth(value) and _is_numeric(cls, str(info.field_name)):
+            raise ValueError("give a number, not true or false")
+        return value
 
     @classmethod
     def from_mapping(cls, data: Any, where: str = "") -> Self:
@@ -90,7 +106,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML or JSON file; raise SpecError with the line when it is malformed."""
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise SpecError(f"'{path}' is {'a folder' if path.is_dir() else 'no file'}. Give a YAML or JSON file.")
+        raise SpecError(f"'{path}' is {'a folder' if path.is_dir() else 'no regular file'}. Give a YAML or JSON file.")
     if not path.is_file():
         raise SpecError(f"File not found: '{path}' (looked in {Path.cwd()}). Give a path to a YAML or JSON file.")
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -101,6 +117,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
         kind, reason = "JSON" if path.suffix == ".json" else "YAML", " ".join(str(error).split())
         raise SpecError(f"'{path}' is not valid {kind}: {reason}") from None
+    if data is None:
+        raise SpecError(f"'{path}' is empty. Give a YAML or JSON file that holds a mapping of keys to values.")
     if not isinstance(data, dict):
         raise SpecError(f"'{path}' must hold a mapping of keys to values, found {type(data).__name__}.")
     return data
@@ -121,8 +139,33 @@ def _loader() -> Any:
     return UniqueKeys
 
 
+def _holds_truth(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds_truth(item) for item in value.values())
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(_holds_truth(item) for item in value))
+
+
+@cache
+def _is_numeric(cls: type[BaseModel], field: str) -> bool:
+    """Return whether a field takes numbers, alone or in containers, and neither truth values nor nested nouns."""
+    found = set(_leaves(cls.model_fields[field].annotation))
+    return bool(found & {int, float}) and not any(issubclass(leaf, bool | BaseModel) for leaf in found)
+
+
+def _leaves(annotation: Any) -> Iterator[type]:
+    """Yield the plain types of an annotation: of `tuple[int, ...] | None` int and NoneType, of Literal[0] int."""
+    arguments = get_args(annotation)
+    for argument in arguments:
+        yield from _leaves(argument)
+    if not arguments:
+        yield annotation if isinstance(annotation, type) else type(annotation)
+
+
 def _prefix(cls: type, where: str) -> str:
-    return f"{cls.__name__} in {where}: " if where else f"{cls.__name__}: "
+    """Return what an error begins with: where the description stands, and what it is where that does not say so."""
+    if not where:
+        return f"{cls.__name__}: "
+    return f"{where}: " if where.lower() in cls.__name__.lower() else f"{cls.__name__} in {where}: "
 
 
 def _explain(cls: type[BaseModel], error: ValidationError) -> str:

@@ -64,7 +64,7 @@ class _Config:
         return self._checked(key, self.get(key, {}), dict)
 
     def _checked(self, key: str, value: Any, kind: type[T]) -> T:
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) or isinstance(value, bool):  # in Python a truth value is also an int
             raise SpecError(
                 f"The Hugging Face config sets {key}={value!r}; expected {kind.__name__}, found {type(value).__name__}."
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from gnomon.errors import CatalogError, did_you_mean
+from gnomon.errors import CatalogError, SpecError, did_you_mean
 from gnomon.spec._noun import read_mapping
 from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec
 from gnomon.spec.device_rates import DeviceRates
@@ -64,8 +64,9 @@ def load_accelerator(name: str) -> AcceleratorSpec:
 def load_cluster(name: str, num_nodes: int | None = None) -> ClusterSpec:
     """Return `num_nodes` nodes (default: one) of the cluster `name`, with generic achieved rates where published.
 
-    Raises CatalogError with the nearest name if there is none.
+    Raises CatalogError with the nearest name if there is none, SpecError for the name of an accelerator.
     """
+    _refuse_accelerator(name)
     entry = _read("clusters", name)
     if num_nodes is not None:
         entry["num_nodes"] = num_nodes
@@ -95,6 +96,19 @@ def find_accelerator(device_name: str) -> AcceleratorSpec | None:
 def _accelerator(entry: Mapping[str, Any]) -> AcceleratorSpec:
     described = {key: value for key, value in entry.items() if key not in ("efficiency", "device_names")}
     return AcceleratorSpec.from_mapping(described, where=f"catalog accelerator '{entry['name']}'")
+
+
+def _refuse_accelerator(name: str) -> None:
+    key = str(name).lower()
+    if key not in _names("accelerators") or key in _names("clusters"):
+        return
+    clusters = [cluster for cluster in _names("clusters") if _file("clusters", cluster)["accelerator"] == key]
+    choose = f"Give a catalog cluster that has it ({', '.join(clusters)}), or describe" if clusters else "Describe"
+    raise SpecError(
+        f"'{key}' is an accelerator, not a cluster: it does not say how many a node has, nor what connects them. "
+        f"{choose} the machine: {{name: mine, accelerator: {key}, accelerators_per_node: 1}} is one alone; several "
+        "also need tiers."
+    )
 
 
 def _rates(entry: Mapping[str, Any]) -> DeviceRates | None:
