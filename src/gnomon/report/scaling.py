@@ -73,7 +73,7 @@ def scaling_section(estimate: Estimate, best: Sequence[Candidate] = ()) -> Secti
     return Section(
         key="scaling",
         title="Scaling",
-        reading=" ".join([*_reading(replicas), *_reading_best(best)]),
+        reading=" ".join(_readings(replicas, best)),
         panels=(
             make_panel(
                 "scaling",
@@ -86,35 +86,29 @@ def scaling_section(estimate: Estimate, best: Sequence[Candidate] = ()) -> Secti
     )
 
 
-def _reading(replicas: Sequence[Estimate]) -> list[str]:
-    if len(replicas) < 2:
-        return []
-    first, last = replicas[0], replicas[-1]
+def _readings(replicas: Sequence[Estimate], best: Sequence[Candidate]) -> list[str]:
+    readings = []
+    if len(replicas) > 1:
+        readings.append(_weak_reading(replicas[0], replicas[-1]))
+    if len(best) > 1:
+        readings.append(_strong_reading(best[0], best[-1]))
+    return readings
+
+
+def _weak_reading(first: Estimate, last: Estimate) -> str:
     kept = last.tokens_per_s_per_accelerator / first.tokens_per_s_per_accelerator
     numbers = f"from {first.layout.num_ranks} to {last.layout.num_ranks} accelerators"
-    return [f"With more replicas and batch, {numbers}, each keeps {format_percent(kept)} of its rate."]
+    return f"With more replicas and batch, {numbers}, each keeps {format_percent(kept)} of its rate."
 
 
-def _reading_best(best: Sequence[Candidate]) -> list[str]:
-    if len(best) < 2:
-        return []
-    first, last = best[0], best[-1]
+def _strong_reading(first: Candidate, last: Candidate) -> str:
     faster = first.step_time_s / last.step_time_s
     numbers = f"{last.num_accelerators} accelerators are {faster:.3g} times as fast as {first.num_accelerators}"
-    return [f"With the same batch, {numbers}."]
+    return f"With the same batch, {numbers}."
 
 
 def _replica_rows(replicas: Sequence[Estimate]) -> tuple[tuple[str, ...], ...]:
-    return tuple(
-        (
-            str(p.layout.num_ranks),
-            str(p.workload.global_batch),
-            format_seconds(p.step_time_s),
-            format_count(p.tokens_per_s),
-            format_count(p.tokens_per_s_per_accelerator),
-        )
-        for p in replicas
-    )
+    return tuple(_cells(p.layout.num_ranks, p.workload, p.step_time_s) for p in replicas)
 
 
 def _best_table(best: Sequence[Candidate]) -> tuple[Table, ...]:
@@ -124,17 +118,25 @@ def _best_table(best: Sequence[Candidate]) -> tuple[Table, ...]:
         return ()
     rows = tuple(
         (
-            str(c.num_accelerators),
-            str(c.workload.global_batch),
-            format_seconds(c.step_time_s),
-            format_count(c.workload.tokens_per_step / c.step_time_s),
-            format_count(c.workload.tokens_per_step / c.step_time_s / c.num_accelerators),
+            *_cells(c.num_accelerators, c.workload, c.step_time_s),
             f"{layout_words(c.layout)}, micro-batch {c.workload.micro_batch}",
         )
         for c in best
     )
     title = "The best layout of each number of accelerators, same batch"
     return (Table(title=title, columns=(*COLUMNS, "layout"), rows=rows, numeric=(0, 1, 2, 3, 4)),)
+
+
+def _cells(accelerators: int, workload: Workload, step_time_s: float) -> tuple[str, ...]:
+    """Return a row under COLUMNS."""
+    tokens_per_s = workload.tokens_per_step / step_time_s
+    return (
+        str(accelerators),
+        str(workload.global_batch),
+        format_seconds(step_time_s),
+        format_count(tokens_per_s),
+        format_count(tokens_per_s / accelerators),
+    )
 
 
 def _numbers(dp: int) -> list[int]:
