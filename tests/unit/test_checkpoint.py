@@ -15,10 +15,12 @@ from torch import nn
 
 from gnomon.errors import CheckpointError, CheckpointWarning
 from gnomon.runtime.environment import RankEnvironment
+from gnomon.runtime.seeds import rng_state, set_rng_state
 from gnomon.strategy.single import SingleStrategy
 from gnomon.train import checkpoint_files as files
 from gnomon.train import tensor_store
 from gnomon.train.checkpoint import Checkpointer
+from gnomon.train.retention import Retention
 
 IDENTITY = {"seed": 0, "model": {"hidden_size": 32}, "workload": {"seq_len": 64}}
 
@@ -31,7 +33,8 @@ class Run:
         self.module = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=0.1, fused=True)
         strategy = SingleStrategy(RankEnvironment(), torch.device("cpu"))
-        self.checkpointer = Checkpointer(directory, strategy, keep, identity or IDENTITY)
+        self.strategy = strategy
+        self.checkpointer = Checkpointer(directory, strategy, Retention(newest=keep), identity or IDENTITY)
         self.step = 0
         for _ in range(steps):
             self.take_step()
@@ -43,10 +46,18 @@ class Run:
         self.step += 1
 
     def save(self) -> Path:
-        return self.checkpointer.save(self.step, self.module, self.optimizer, {"loader": {"position": self.step}})
+        return self.checkpointer.save(self.step, self.tensors(), {"loader": {"position": self.step}})
 
     def restore(self) -> dict | None:
-        return self.checkpointer.restore(self.module, self.optimizer)
+        tensors = self.tensors()
+        state = self.checkpointer.restore(tensors)
+        if state is not None:
+            self.strategy.load_state(self.module, self.optimizer, tensors)
+            set_rng_state({**rng_state(), **tensors.get("random", {}).get("0", {})})
+        return state
+
+    def tensors(self) -> dict:
+        return {**self.strategy.state(self.module, self.optimizer), "random": {"0": rng_state()}}
 
     def vector(self) -> torch.Tensor:
         moments = [value.flatten() for state in self.optimizer.state.values() for value in state.values()]

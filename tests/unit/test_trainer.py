@@ -92,8 +92,8 @@ def test_the_rows_have_the_figures_that_they_should(tmp_path):
     weights = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 128) + 256 * 32
     flops = 8 * 32 * 6 * (weights + 2 * 32 * 32 / 2)
     assert first["mfu"] == pytest.approx(flops / first["step_time_s"] / 1e11, rel=0.05)
-    assert list(first) == ["step", "tokens", "loss", "lr", "grad_norm", "step_time_s", "tokens_per_s", "mfu"]
-    assert list(rows[2]) == ["step", "eval_loss"]
+    assert list(first) == ["step", "tokens", "loss", "lr", "grad_norm", "step_time_s", "tokens_per_s", "mfu", "time_s"]
+    assert list(rows[2]) == ["step", "eval_loss", "time_s"]
 
 
 def test_accumulation_equals_a_larger_micro_batch(tmp_path):

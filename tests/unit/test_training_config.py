@@ -6,7 +6,7 @@ import pytest
 
 from gnomon.errors import LayoutError, SpecError
 from gnomon.train.config import GPTTrainingConfig, TrainingConfig
-from gnomon.train.optimizer import warmup_cosine
+from gnomon.train.schedule import learning_rates
 from training_fixtures import TINY_MODEL, tiny_config
 
 
@@ -49,7 +49,7 @@ def test_a_batch_that_does_not_divide_and_a_split_of_the_model_are_layout_errors
 
 
 def test_the_schedule_warms_up_and_ends_at_its_lowest_rate():
-    rate = warmup_cosine(
+    rate = learning_rates(
         TrainingConfig(run_dir="x", num_steps=14, warmup_steps=4, learning_rate=1.0, min_learning_rate_ratio=0.2)
     )
     assert [rate(step) for step in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
@@ -59,7 +59,7 @@ def test_the_schedule_warms_up_and_ends_at_its_lowest_rate():
 
 
 def test_a_schedule_that_only_warms_up_or_stays_constant():
-    only = warmup_cosine(TrainingConfig(run_dir="x", num_steps=4, warmup_steps=4, learning_rate=1.0))
+    only = learning_rates(TrainingConfig(run_dir="x", num_steps=4, warmup_steps=4, learning_rate=1.0))
     assert only(4) == 1.0
-    constant = warmup_cosine(TrainingConfig(run_dir="x", num_steps=9, learning_rate=0.3, min_learning_rate_ratio=1.0))
+    constant = learning_rates(TrainingConfig(run_dir="x", num_steps=9, learning_rate=0.3, min_learning_rate_ratio=1.0))
     assert {constant(step) for step in range(1, 10)} == {0.3}

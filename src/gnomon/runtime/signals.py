@@ -14,8 +14,12 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child should not load it
 
 
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR2] if hasattr(signal, "SIGUSR2") else [])]
+"""Ctrl-C, the end of a job, and what a scheduler sends some time before it (`sbatch --signal=USR2@60`)."""
+
+
 class StopFlag:
-    """Context manager under which SIGINT and SIGTERM only set `signal_name`; the old handlers come back at the end.
+    """Context manager under which STOP_SIGNALS only set `signal_name`; the old handlers come back at the end.
 
     Python lets only the main thread handle signals: in any other thread the flag is never set.
     """
@@ -30,7 +34,7 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {s: signal.signal(s, self._receive) for s in STOP_SIGNALS}
         return self
 
     def __exit__(

@@ -26,6 +26,8 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
+    can_scale_loss: ClassVar[bool] = True
+    """Whether torch.amp.GradScaler works with this strategy's gradients."""
 
     def __init__(self, environment: RankEnvironment, device: torch.device) -> None:
         self.environment = environment

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
 Reduction = Literal["sum", "mean", "max", "min"]
@@ -16,6 +18,9 @@ class Collectives(ABC):
 
     Tensors have the same shape and dtype on every rank and lie on the strategy's device; objects must pickle.
     """
+
+    process_group: ProcessGroup | None = None
+    """The group of torch.distributed in which these operations run; None: its default group, or none at all."""
 
     @abstractmethod
     def all_reduce(self, value: Tensor, op: Reduction = "mean") -> Tensor:
@@ -44,6 +49,16 @@ class Collectives(ABC):
     @abstractmethod
     def barrier(self) -> None:
         """Wait until every rank is here."""
+
+    @abstractmethod
+    def separate(self) -> Collectives:
+        """Return collectives over the same ranks that another thread may use at the same time, for CPU tensors."""
+
+
+def copy_from_rank_zero(tensors: Iterable[Tensor], collectives: Collectives) -> None:
+    """Overwrite each tensor, of equal shape on every rank, with rank 0's."""
+    for tensor in tensors:
+        tensor.detach().copy_(collectives.broadcast(tensor))
 
 
 class AloneCollectives(Collectives):
@@ -75,3 +90,7 @@ class AloneCollectives(Collectives):
 
     def barrier(self) -> None:
         """Return at once."""
+
+    def separate(self) -> Collectives:
+        """Return these collectives."""
+        return self

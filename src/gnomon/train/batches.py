@@ -32,3 +32,13 @@ def move(batch: Any, device: torch.device) -> Any:
         moved = [move(value, device) for value in batch]
         return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
     return batch
+
+
+def count_samples(batch: Any) -> int:
+    """Return the length of the first tensor in a batch; raise DataError if there is none."""
+    if isinstance(batch, Tensor) and batch.dim():
+        return batch.shape[0]
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
+    for part in parts:
+        return count_samples(part)
+    raise DataError(f"A batch is a {type(batch).__name__} without a tensor; how many samples it has is unknown.")

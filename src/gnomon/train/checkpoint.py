@@ -8,14 +8,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from gnomon.errors import CheckpointError, CheckpointWarning
-from gnomon.runtime.seeds import rng_state, set_rng_state
-from gnomon.strategy.base import Strategy
+from gnomon.strategy.base import Strategy, Tensors
+from gnomon.strategy.collectives import Collectives
 from gnomon.train import checkpoint_files as files
 from gnomon.train.agreement import on_main_rank
+from gnomon.train.retention import Retention
 from gnomon.units import format_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,37 +29,49 @@ class Checkpointer:
     `identity` describes what may not change between the checkpoint and the run that continues it.
     """
 
-    def __init__(self, directory: Path, strategy: Strategy, keep: int, identity: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, strategy: Strategy, retention: Retention, identity: dict[str, Any]) -> None:
         self.directory = directory
         self._strategy = strategy
-        self._keep = keep
+        self._retention = retention
         self._identity = identity
         self.last_saved: int | None = None
         self._distributed = strategy.environment.world_size > 1
 
-    def save(self, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> Path:
-        """Write the checkpoint of `step` and return its path; raise CheckpointError, with the previous one intact."""
+    def save(self, step: int, tensors: Tensors, state: dict[str, Any]) -> Path:
+        """Write the checkpoint of `step` and return its path; raise CheckpointError, with the previous one intact.
+
+        `tensors` is a nested mapping of tensors, each name with the same shape on every rank that has it; `state` are
+        JSON values of rank 0.
+        """
+        free = on_main_rank(self._strategy, lambda: self._make_room(step))
+        path = self.write(step, tensors, state, free, self._strategy.collectives)
+        self.last_saved = step
+        return path
+
+    def write(
+        self, step: int, tensors: Tensors, state: dict[str, Any], free_bytes: int, collectives: Collectives
+    ) -> Path:
+        """Do what `save` does once there is room, talking to the other ranks through `collectives` alone."""
         final = files.checkpoint_path(self.directory, step)
         temporary = files.temporary_path(final)
-        free = on_main_rank(self._strategy, lambda: self._make_room(temporary))
-        tensors = self._state(model, optimizer)
-        written, problem = self._write(tensors, temporary)
-        reports = self._strategy.collectives.gather_objects((written, problem))
+        written, problem = self._write(tensors, temporary, collectives)
+        reports = collectives.gather_objects((written, problem))
         problem = next((problem for _, problem in reports if problem is not None), None)
+        is_main = self._strategy.environment.is_main
         if problem is None:
             listing = {name: item for written, _ in reports for name, item in written.items()}
             document = {"step": step, **state, "identity": self._identity, "files": listing}
-            problem = on_main_rank(self._strategy, lambda: self._publish(temporary, final, document))
+            problem = collectives.broadcast_object(self._publish(temporary, final, document) if is_main else None)
         if problem is not None:
-            if self._strategy.environment.is_main:
+            if is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
-            raise CheckpointError(self._explain(step, problem, _size(tensors), free))
-        self.last_saved = step
+            raise CheckpointError(self._explain(step, problem, _size(tensors), free_bytes))
         return final
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-        """Load the newest good checkpoint and return its state, or None if there is none.
+    def restore(self, tensors: Tensors) -> dict[str, Any] | None:
+        """Fill `tensors` in place from the newest good checkpoint and return its state, or None if there is none.
 
+        Names under "random" and "metrics" may be missing in the checkpoint; they are then taken out of `tensors`.
         Raises CheckpointError when the run is another one, and when there are checkpoints but all are damaged.
         Damaged ones newer than the one that is loaded are named in a warning and renamed to `damaged-step-N`.
         """
@@ -67,33 +79,39 @@ class Checkpointer:
         if found is None:
             return None
         path, state = found
-        tensors = self._state(model, optimizer)
         self._read(tensors, path)
-        self._strategy.load_state(model, optimizer, tensors)
         return state
 
     def newest(self) -> Path | None:
         """Return the newest complete checkpoint, or None."""
         return next(iter(files.list_checkpoints(self.directory)), None)
 
-    def _make_room(self, temporary: Path) -> int:
+    def path_of(self, step: int) -> Path:
+        """Return where the checkpoint of `step` lies, or would."""
+        return files.checkpoint_path(self.directory, step)
+
+    def wait(self) -> None:
+        """Wait until everything saved so far is on the disk; raise CheckpointError if it cannot be."""
+
+    def close(self) -> None:
+        """Let go of what saving needs; call it once, also after an error."""
+
+    def _make_room(self, step: int) -> int:
         self.directory.mkdir(parents=True, exist_ok=True)
         files.remove_unfinished(self.directory)
-        temporary.mkdir()
+        files.temporary_path(files.checkpoint_path(self.directory, step)).mkdir()
         return shutil.disk_usage(self.directory).free
 
-    def _state(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-        rank = str(self._strategy.environment.rank)
-        return {**self._strategy.state(model, optimizer), "random": {rank: rng_state()}}
-
-    def _write(self, tensors: dict[str, Any], temporary: Path) -> tuple[dict[str, dict[str, int]], str | None]:
+    def _write(
+        self, tensors: Tensors, temporary: Path, collectives: Collectives
+    ) -> tuple[dict[str, dict[str, int]], str | None]:
         """Return the fingerprints of the files of this rank, and what went wrong or None."""
-        from gnomon.train.tensor_store import CheckpointException, save_tensors
+        from gnomon.train.tensor_store import CheckpointException, save_tensors  # slow to import, not always needed
 
         environment = self._strategy.environment
         mine = [f"__{environment.rank}_*.distcp", *([".metadata"] if environment.is_main else [])]
         try:
-            save_tensors(tensors, temporary, self._distributed)
+            save_tensors(tensors, temporary, self._distributed, collectives.process_group)
             paths = [path for pattern in mine for path in temporary.glob(pattern)]
             return {path.name: files.fingerprint(path) for path in paths}, None
         except (CheckpointException, OSError, RuntimeError) as error:
@@ -104,7 +122,7 @@ class Checkpointer:
             files.publish(temporary, final, document)
         except OSError as error:
             return _reason(error)
-        files.prune(self.directory, self._keep)
+        self._retention.prune(self.directory, document)
         return None
 
     def _explain(self, step: int, problem: str, needed: int, free: int) -> str:
@@ -155,20 +173,32 @@ class Checkpointer:
                 f"'{path}' belongs to another run: {listed}. Set them back, or train in another run_dir."
             )
 
-    def _read(self, tensors: dict[str, Any], path: Path) -> None:
+    def _read(self, tensors: Tensors, path: Path) -> None:
         from gnomon.train.tensor_store import CheckpointException, load_tensors, stored_names
 
-        rank = str(self._strategy.environment.rank)
         names = on_main_rank(self._strategy, lambda: stored_names(path))
-        # with more ranks than the checkpoint has, or another kind of device, the new generators stay as seeded
-        generators = {k: v for k, v in tensors.pop("random")[rank].items() if f"random.{rank}.{k}" in names}
-        if generators:
-            tensors["random"] = {rank: generators}
+        # with more ranks than the checkpoint has, or another kind of device, new generators stay as they are
+        for optional in ("random", "metrics"):
+            tensors[optional] = _keep(tensors.get(optional, {}), names, f"{optional}.")
+            if not tensors[optional]:
+                del tensors[optional]
         try:
-            load_tensors(tensors, path, self._distributed)
+            load_tensors(tensors, path, self._distributed, self._strategy.collectives.process_group)
         except (CheckpointException, OSError, RuntimeError) as error:
             raise CheckpointError(f"'{path}' cannot be read: {_reason(error)}.") from error
-        set_rng_state({**rng_state(), **generators})
+
+
+def _keep(tensors: Tensors, names: set[str], prefix: str) -> Tensors:
+    """Return the nested mapping with only the leaves whose dotted name is in `names`."""
+    kept = {}
+    for key, value in tensors.items():
+        if isinstance(value, dict):
+            value = _keep(value, names, f"{prefix}{key}.")
+        elif f"{prefix}{key}" not in names:
+            continue
+        if not isinstance(value, dict) or value:
+            kept[key] = value
+    return kept
 
 
 def _reason(error: BaseException) -> str:

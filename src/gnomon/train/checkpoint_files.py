@@ -53,12 +53,16 @@ def publish(temporary: Path, final: Path, state: dict[str, Any]) -> None:
     _sync_folder(final.parent)
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Delete all but the newest `keep` complete checkpoints; a kill in between leaves none half deleted."""
-    for path in list_checkpoints(directory)[keep:]:
-        leaving = temporary_path(path)
-        path.rename(leaving)
-        shutil.rmtree(leaving, ignore_errors=True)
+def step_of(path: Path) -> int:
+    """Return the step of a complete checkpoint."""
+    return int(path.name.removeprefix("step-"))
+
+
+def delete(path: Path) -> None:
+    """Delete a complete checkpoint; a kill in between leaves nothing that looks complete."""
+    leaving = temporary_path(path)
+    path.rename(leaving)
+    shutil.rmtree(leaving, ignore_errors=True)
 
 
 def set_aside(path: Path) -> Path:

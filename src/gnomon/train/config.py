@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from gnomon.data.text import VOCAB_SIZE, TextData
 from gnomon.errors import LayoutError
 from gnomon.spec import Layout, ModelSpec, Noun, Workload
+
+
+class StrategySettings(BaseModel):
+    """A strategy by name with its options: {name: fsdp, zero_stage: 2}."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
 
 
 class TrainingConfig(Noun):
@@ -17,21 +34,30 @@ class TrainingConfig(Noun):
     run_dir: str
     num_steps: PositiveInt
     learning_rate: PositiveFloat = 1e-3
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="after the warm-up")
     min_learning_rate_ratio: float = Field(default=0.1, ge=0.0, le=1.0, description="last over highest learning rate")
     warmup_steps: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     grad_clip: PositiveFloat | None = Field(default=1.0, description="largest norm of all gradients; None: no clipping")
     accumulation: PositiveInt = Field(default=1, description="micro-batches per optimizer step and rank")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="fp16 scales the loss")
+    compile: bool = Field(default=False, description="compile the model with torch.compile")
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0, description="evaluate an average of the weights")
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    strategy: str = "auto"
+    strategy: str | StrategySettings = "auto"
     log_every: NonNegativeInt = 10
     eval_every: NonNegativeInt = 0
-    eval_batches: PositiveInt = Field(default=8, description="micro-batches per evaluation and rank")
+    eval_batches: PositiveInt | None = Field(default=8, description="micro-batches per evaluation and rank; None: all")
+    best_metric: str | None = Field(default=None, description="evaluation metric whose best checkpoint is kept")
+    best_mode: Literal["min", "max"] = "min"
+    early_stopping: NonNegativeInt = Field(default=0, description="evaluations without a better best_metric; 0: never")
+    early_stopping_delta: NonNegativeFloat = Field(default=0.0, description="smallest change that counts as better")
     checkpoint_every: NonNegativeInt = 0
-    keep_checkpoints: PositiveInt = 2
+    async_checkpoints: bool = Field(default=False, description="write checkpoints while training goes on")
+    keep_checkpoints: PositiveInt = Field(default=2, description="how many of the newest to keep")
+    keep_every: NonNegativeInt = Field(default=0, description="keep those of every so many steps for good")
     resume: bool = Field(default=False, description="continue run_dir from its newest checkpoint, if there is one")
     progress: bool = Field(default=True, description="show a line of progress")
 
@@ -43,6 +69,24 @@ class TrainingConfig(Noun):
                 f"set warmup_steps={self.num_steps // 10}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_best(self) -> Self:
+        if self.early_stopping and self.best_metric is None:
+            raise ValueError(f"early_stopping={self.early_stopping}, but best_metric is not set; set it to eval_loss")
+        if self.best_metric is not None and not self.eval_every:
+            raise ValueError(f"best_metric={self.best_metric}, but eval_every=0; set eval_every to a number of steps")
+        return self
+
+    @property
+    def strategy_name(self) -> str:
+        """The strategy without its options."""
+        return self.strategy if isinstance(self.strategy, str) else self.strategy.name
+
+    @property
+    def strategy_options(self) -> dict[str, Any]:
+        """The options of the strategy; the strategy itself checks them."""
+        return {} if isinstance(self.strategy, str) else dict(self.strategy.model_extra or {})
 
 
 class GPTTrainingConfig(TrainingConfig):

@@ -1,9 +1,6 @@
-"""AdamW and the learning rate by step."""
+"""AdamW, with the learning rate of schedule.py."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -22,17 +19,3 @@ def create_adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas, fused=fused
     )
-
-
-def warmup_cosine(config: TrainingConfig) -> Callable[[int], float]:
-    """Return the learning rate of step 1..num_steps: linear up to `learning_rate`, then a cosine down to the last."""
-    warmup, highest = config.warmup_steps, config.learning_rate
-    lowest = highest * config.min_learning_rate_ratio
-    per_step = math.pi / max(1, config.num_steps - warmup)
-
-    def rate(step: int) -> float:
-        if step <= warmup:
-            return highest * step / warmup
-        return lowest + (highest - lowest) * 0.5 * (1.0 + math.cos((step - warmup) * per_step))
-
-    return rate

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
@@ -36,19 +37,19 @@ _METADATA_CLASSES = {
 }
 
 
-def save_tensors(tensors: dict[str, Any], folder: Path, distributed: bool) -> None:
+def save_tensors(tensors: dict[str, Any], folder: Path, distributed: bool, group: ProcessGroup | None = None) -> None:
     """Write a nested mapping of tensors, each rank its share; raise CheckpointException on all ranks if one fails."""
     writer = FileSystemWriter(folder, sync_files=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # without a process group it warns each time that there is none
-        save(tensors, storage_writer=writer, no_dist=not distributed)
+        save(tensors, storage_writer=writer, no_dist=not distributed, process_group=group)
 
 
-def load_tensors(tensors: dict[str, Any], folder: Path, distributed: bool) -> None:
+def load_tensors(tensors: dict[str, Any], folder: Path, distributed: bool, group: ProcessGroup | None = None) -> None:
     """Fill the tensors of a nested mapping in place; raise CheckpointException on all ranks if one fails."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        load(tensors, storage_reader=_TensorReader(folder), no_dist=not distributed)
+        load(tensors, storage_reader=_TensorReader(folder), no_dist=not distributed, process_group=group)
 
 
 def stored_names(folder: Path) -> set[str]:

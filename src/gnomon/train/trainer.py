@@ -6,9 +6,10 @@ import math
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +20,31 @@ from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.run_directory import RunDirectory
-from gnomon.runtime.seeds import seed_everything
+from gnomon.runtime.seeds import rng_state, seed_everything, set_rng_state
 from gnomon.runtime.signals import StopFlag
-from gnomon.strategy.base import Strategy
+from gnomon.strategy.base import Strategy, Tensors
 from gnomon.strategy.registry import create_strategy
 from gnomon.track.base import Tracker
 from gnomon.train.agreement import StopAgreement, on_main_rank
-from gnomon.train.batches import endless, move
+from gnomon.train.batches import count_samples, endless, move
+from gnomon.train.best import BestMetric
+from gnomon.train.callbacks import Callback, overridden
 from gnomon.train.checkpoint import Checkpointer
 from gnomon.train.clock import StepClock
 from gnomon.train.config import TrainingConfig
-from gnomon.train.optimizer import create_adamw, warmup_cosine
-from gnomon.train.precision import in_precision
+from gnomon.train.ema import WeightAverage
+from gnomon.train.evaluation import WeightedMean, plain, set_states, synchronised, total_states
+from gnomon.train.memory_errors import explain_out_of_memory
+from gnomon.train.optimizer import create_adamw
+from gnomon.train.precision import create_scaler, in_precision
+from gnomon.train.retention import Retention
 from gnomon.train.run_files import drop_later_rows, open_run, write_settings
+from gnomon.train.schedule import learning_rates
 
-_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR2": 140}
 
 
 class Trainer(Component):
@@ -49,9 +60,12 @@ class Trainer(Component):
     model: nn.Module
     optimizer: torch.optim.Optimizer
     loader: Iterable[Any]
+    metrics: dict[str, Metric]
+    train_metrics: dict[str, Metric]
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, callbacks: Sequence[Callback] = ()) -> None:
         self.config = config
+        self.callbacks = list(callbacks)
         self.step = 0
         self.grad_norm: Tensor | None = None
         self.trackers: list[Tracker] = []
@@ -85,13 +99,32 @@ class Trainer(Component):
         """Return the mean loss of one micro-batch, without gradients."""
         return self.training_step(batch)
 
+    def create_metrics(self) -> dict[str, Metric]:
+        """Return what to measure besides the loss: `self.metrics`, which `validation_step` updates.
+
+        They are computed over the samples of all ranks after each evaluation, logged as eval_<name>, and reset.
+        """
+        return {}
+
+    def create_train_metrics(self) -> dict[str, Metric]:
+        """Return `self.train_metrics`, which `training_step` updates; computed, logged and reset with each log row."""
+        return {}
+
     def create_schedule(self) -> Callable[[int], float]:
         """Return the learning rate as a function of the step, which counts from 1."""
-        return warmup_cosine(self.config)
+        return learning_rates(self.config)
+
+    def create_scheduler(self) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """Return a scheduler of `self.optimizer` to use instead of `create_schedule`; stepped after each step."""
+        return None
 
     def identity(self) -> dict[str, Any]:
         """Return what must stay the same between a checkpoint and the run that continues it (JSON values)."""
         return {"seed": self.config.seed}
+
+    def samples_per_step(self) -> int | None:
+        """Return the samples of one optimizer step over all ranks, or None to leave them out of the log."""
+        return None
 
     def tokens_per_step(self) -> int | None:
         """Return the tokens of one optimizer step over all ranks, or None where there are none."""
@@ -113,14 +146,13 @@ class Trainer(Component):
             try:
                 self.setup()
                 run = on_main_rank(self.strategy, self._open_run)
-                self._checkpointer = Checkpointer(
-                    run.checkpoints, self.strategy, self.config.keep_checkpoints, self.identity()
-                )
+                self._checkpointer = self._create_checkpointer(run)
                 if self.config.resume:
                     self._restore(self._checkpointer, run)
                 on_main_rank(self.strategy, lambda: write_settings(run, self.config))
                 on_main_rank(self.strategy, lambda: self.trackers.extend(self.create_trackers(run)))
                 self.train(StopAgreement(self.strategy, flag, self.step))
+                self._checkpointer.wait()
             finally:
                 self.teardown()
         return run
@@ -130,7 +162,7 @@ class Trainer(Component):
         config = self.config
         environment = RankEnvironment.detect()
         self.device = resolve_device(config.device, environment.local_rank)
-        self.strategy = create_strategy(config.strategy, environment, self.device)
+        self.strategy = create_strategy(config.strategy_name, environment, self.device, config.strategy_options)
         self._is_set_up = True
         self.strategy.setup()
         seed_everything(config.seed)
@@ -142,45 +174,88 @@ class Trainer(Component):
         if config.eval_every:
             self._evaluation_batches()  # what is wrong with them is better said now than after an hour
         seed_everything(config.seed, environment.rank)
-        self._schedule = self.create_schedule()
         # every step reads these two, and a pydantic model answers ten times slower than a plain attribute
         self._accumulation, self._grad_clip = config.accumulation, config.grad_clip
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self._schedule, self._scheduler = self.create_schedule(), self.create_scheduler()
+        self._scaler = create_scaler(config.precision, self.strategy)
+        self._average = None if config.ema_decay is None else WeightAverage(self.module, config.ema_decay)
+        self._best = self._create_best()
+        self.metrics, self.train_metrics = self._create_metrics()
+        if config.compile:
+            self.model.compile()
         self._training_step = in_precision(self.training_step, config.precision, self.device)
         self._validation_step = in_precision(self.validation_step, config.precision, self.device)
         self._batches = endless(self.loader, self.device)
+        self._on_step_end = overridden(self.callbacks, "on_step_end")
 
     def train(self, stop: StopAgreement) -> None:
         """Run the steps that are left, and log, evaluate and save as often as the configuration says."""
         num_steps = self.config.num_steps
         clock = StepClock(self.device, self.step)
         actions = self._actions(clock)
-        while self.step < num_steps:
-            loss = self.run_step()
+        self._call("on_train_start")
+        while self.step < num_steps and not self.is_done:
+            with explain_out_of_memory(self.step):
+                loss = self.run_step()
+            for callback in self._on_step_end:
+                callback(self, loss)
             for every, act in actions:
                 if self.step % every == 0 or self.step == num_steps:
                     act(loss)
             if self.step < num_steps and stop.reached(self.step):
                 self._interrupt(loss, stop.signal_name())
+        self._call("on_train_end")
+
+    @property
+    def is_done(self) -> bool:
+        """True once early stopping has seen enough."""
+        return self._best is not None and self._best.exhausted
 
     def run_step(self) -> Tensor:
         """Do one optimizer step and return its loss, the mean over the micro-batches of this rank, detached."""
-        loss = self.strategy.forward_backward(self.model, self._training_step, self._batches, self._accumulation)
+        if self._scaler is None:
+            loss = self.strategy.forward_backward(self.model, self._training_step, self._batches, self._accumulation)
+        else:
+            loss = self.strategy.forward_backward(
+                self.model, self._training_step, self._batches, self._accumulation, self._scaled_backward
+            )
+            self._scaler.unscale_(self.optimizer)
         if self._grad_clip is not None:
             self.grad_norm = self.strategy.clip(self._parameters, self._grad_clip)
-        rate = self._schedule(self.step + 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        if self._scheduler is None:
+            rate = self._schedule(self.step + 1)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+        self._update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return loss
+
+    def _scaled_backward(self, loss: Tensor) -> None:
+        assert self._scaler is not None
+        self._scaler.scale(loss).backward()
+
+    def _update(self) -> None:
+        self.learning_rate = self.optimizer.param_groups[0]["lr"]
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        if self._scheduler is not None:
+            self._scheduler.step()
+        if self._average is not None:
+            self._average.update()
 
     def teardown(self) -> None:
         """Close the trackers and leave the other ranks; harmless when `setup` failed or was never called."""
         for tracker in self.trackers:
             self._tell(tracker.close)
         self.trackers = []
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+            self._checkpointer = None
         if self._is_set_up:
             self.strategy.teardown()
             self._is_set_up = False
@@ -212,6 +287,32 @@ class Trainer(Component):
         run, self._lock = open_run(self.config)
         return run
 
+    def _create_checkpointer(self, run: RunDirectory) -> Checkpointer:
+        retention = Retention(newest=self.config.keep_checkpoints, every=self.config.keep_every)
+        identity = self.identity() if self._average is None else {**self.identity(), "ema": True}
+        if not self.config.async_checkpoints:
+            return Checkpointer(run.checkpoints, self.strategy, retention, identity)
+        from gnomon.train.async_checkpoint import AsyncCheckpointer  # slow to import, and not always needed
+
+        return AsyncCheckpointer(run.checkpoints, self.strategy, retention, identity)
+
+    def _create_best(self) -> BestMetric | None:
+        config = self.config
+        if config.best_metric is None:
+            return None
+        return BestMetric(config.best_metric, config.best_mode, config.early_stopping, config.early_stopping_delta)
+
+    def _create_metrics(self) -> tuple[dict[str, Metric], dict[str, Metric]]:
+        world_size = self.strategy.environment.world_size
+        made = self.create_metrics(), self.create_train_metrics()
+        for metric in [metric for metrics in made for metric in metrics.values()]:
+            synchronised(metric.to(self.device), self.strategy.collectives, world_size)
+        return made
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        for callback in overridden(self.callbacks, method):
+            callback(self, *arguments)
+
     def _actions(self, clock: StepClock) -> list[tuple[int, Callable[[Tensor], None]]]:
         """Return what is on, with its interval; each is also done at the last step."""
         every = self.config
@@ -230,21 +331,36 @@ class Trainer(Component):
             "step": self.step,
             "tokens": None if tokens is None else tokens * self.step,
             "loss": value,
-            "lr": self._schedule(self.step),
+            "lr": self.learning_rate,
             "grad_norm": None if self.grad_norm is None else self.grad_norm.item(),
             "step_time_s": step_time_s,
             "tokens_per_s": None if tokens is None else tokens / step_time_s,
             "mfu": self.mfu(step_time_s),
+            **_samples(self.samples_per_step(), self.step, step_time_s),
+            **self._computed(self.train_metrics, "train_"),
         }
+        self._report(row)
+
+    def _report(self, row: Mapping[str, Any]) -> None:
         for tracker in self.trackers:
             self._tell(partial(tracker.log, row))
+
+    @staticmethod
+    def _computed(metrics: Mapping[str, Metric], prefix: str) -> dict[str, float]:
+        values = plain({name: metric.compute() for name, metric in metrics.items()}, prefix)
+        for metric in metrics.values():
+            metric.reset()
+        return values
 
     def _finite_loss(self, loss: Tensor) -> float:
         """Return the mean loss over the ranks; raise TrainingError, on every rank, if training has diverged."""
         value = self.strategy.collectives.all_reduce(loss).item()
-        norm = 0.0 if self.grad_norm is None else self.grad_norm.item()
+        # with a loss scale, steps whose gradients overflow are left out; that is no divergence
+        norm = 0.0 if self.grad_norm is None or self._scaler is not None else self.grad_norm.item()
         if math.isfinite(value) and math.isfinite(norm):
             return value
+        if self._checkpointer is not None:
+            self._checkpointer.wait()
         newest = self._checkpointer.newest() if self._checkpointer else None
         found = f"The loss is {value}" if not math.isfinite(value) else f"The norm of the gradients is {norm}"
         advice = f"'{newest}' is the last good checkpoint: continue from it" if newest else "Start again"
@@ -254,18 +370,31 @@ class Trainer(Component):
             f"grad_clip{', and resume=true' if newest else ', in another run_dir'}."
         )
 
-    @torch.no_grad()
     def _evaluate(self, loss: Tensor) -> None:
+        metrics = self.evaluate()
+        self._report({"step": self.step, **metrics})
+        self._call("on_evaluation_end", metrics)
+        if self._best is not None and self._best.update(self.step, metrics):
+            self._save(loss)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Return eval_loss and the other evaluation metrics over the samples of all ranks.
+
+        With `ema_decay` it is the averaged weights that are evaluated. Raises DataError if there is no sample.
+        """
         self.model.eval()
-        losses = []
-        for _, batch in zip(range(self.config.eval_batches), self._evaluation_batches(), strict=False):
-            losses.append(self._validation_step(move(batch, self.device)))
+        mean = WeightedMean(self.device)
+        with nullcontext() if self._average is None else self._average.in_place():
+            for index, batch in enumerate(self._evaluation_batches()):
+                if index == self.config.eval_batches:
+                    break
+                mean.add(self._validation_step(move(batch, self.device)), count_samples(batch))
         self.model.train()
-        if not losses:
+        value = mean.compute(self.strategy.collectives)
+        if value is None:
             raise DataError("The evaluation loader gave no batch at all. Give more data, or set eval_every=0.")
-        value = self.strategy.collectives.all_reduce(torch.stack(losses).mean()).item()
-        for tracker in self.trackers:
-            self._tell(partial(tracker.log, {"step": self.step, "eval_loss": value}))
+        return {"eval_loss": value, **self._computed(self.metrics, "eval_")}
 
     def _evaluation_batches(self) -> Iterable[Any]:
         batches = self.create_evaluation_loader()
@@ -278,30 +407,64 @@ class Trainer(Component):
 
     def _save(self, loss: Tensor) -> None:
         assert self._checkpointer is not None  # made by execute, before the loop
+        if self._checkpointer.last_saved == self.step:
+            return
         self._finite_loss(loss)  # never let a checkpoint of NaN replace a good one
-        state = {"loader": self.loader.state_dict()} if hasattr(self.loader, "state_dict") else {}
-        path = self._checkpointer.save(self.step, self.model, self.optimizer, state)
+        path = self._checkpointer.save(self.step, self._tensors(), self._state())
         if self.strategy.environment.is_main:
             report_checkpoint(self.step, path)
+        self._call("on_checkpoint", path)
+
+    def _tensors(self) -> Tensors:
+        tensors = {
+            **self.strategy.state(self.model, self.optimizer),
+            "random": {str(self.strategy.environment.rank): rng_state()},
+        }
+        if self._average is not None:
+            tensors["ema"] = self._average.tensors
+        if self.train_metrics:
+            tensors["metrics"] = total_states(self.train_metrics)
+        return tensors
+
+    def _state(self) -> dict[str, Any]:
+        """Return the JSON values of a checkpoint: of every part that is there and has a state."""
+        parts = {"loader": self.loader, "scheduler": self._scheduler, "scaler": self._scaler, "best": self._best}
+        state = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
+        return {**state, "callbacks": [callback.state_dict() for callback in self.callbacks]}
 
     def _restore(self, checkpointer: Checkpointer, run: RunDirectory) -> None:
-        state = checkpointer.restore(self.model, self.optimizer)
+        tensors = self._tensors()
+        state = checkpointer.restore(tensors)
         if state is not None:
-            self.step = state["step"]
-            if hasattr(self.loader, "load_state_dict"):
-                self.loader.load_state_dict(state["loader"])
+            self._take_over(tensors, state)
         on_main_rank(self.strategy, lambda: drop_later_rows(run, self.step))
         if self.strategy.environment.is_main:
             where = f"continues from step {self.step}" if state else "has no checkpoint and starts from step 0"
             print(f"The run in '{run.path}' {where} of {self.config.num_steps}.", flush=True)
 
+    def _take_over(self, tensors: Tensors, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.strategy.load_state(self.model, self.optimizer, tensors)
+        set_rng_state({**rng_state(), **tensors.get("random", {}).get(str(self.strategy.environment.rank), {})})
+        set_states(self.train_metrics, tensors.get("metrics", {}), self.strategy.environment.is_main)
+        for name in ("loader", "scheduler", "scaler", "best"):
+            part = self.loader if name == "loader" else getattr(self, f"_{name}")
+            if part is not None and name in state and hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+        for callback, saved in zip(self.callbacks, state.get("callbacks", []), strict=False):
+            callback.load_state_dict(saved)
+
     def _interrupt(self, loss: Tensor, signal_name: str) -> None:
         assert self._checkpointer is not None
-        if self._checkpointer.last_saved != self.step:
-            self._save(loss)
+        self._save(loss)
+        self._checkpointer.wait()
         error = InterruptedRunError(
             f"{signal_name} arrived; training stopped after step {self.step} of {self.config.num_steps}. "
             f"The checkpoint '{self._checkpointer.newest()}' is complete; continue from it with resume=true."
         )
         error.exit_code = _EXIT_CODES.get(signal_name, InterruptedRunError.exit_code)
         raise error
+
+
+def _samples(per_step: int | None, step: int, step_time_s: float) -> dict[str, float]:
+    return {} if per_step is None else {"samples": per_step * step, "samples_per_s": per_step / step_time_s}

@@ -1,0 +1,40 @@
+"""An exponential moving average of the weights, which often generalises better than the weights themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class WeightAverage:
+    """average <- decay * average + (1 - decay) * weights after each optimizer step (Polyak and Juditsky 1992)."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self._weights = [parameter for _, parameter in named]
+        self.tensors: dict[str, Tensor] = {name: parameter.detach().clone() for name, parameter in named}
+        self._averages = list(self.tensors.values())
+        self._average = get_ema_multi_avg_fn(decay)
+
+    def update(self) -> None:
+        """Take the present weights into the average."""
+        self._average(self._averages, self._weights, 0)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the module compute with the averages; the weights come back at the end."""
+        kept = [weight.detach().clone() for weight in self._weights]
+        self._copy(self._averages)
+        try:
+            yield
+        finally:
+            self._copy(kept)
+
+    @torch.no_grad()
+    def _copy(self, values: list[Tensor]) -> None:
+        for weight, value in zip(self._weights, values, strict=True):
+            weight.copy_(value)
