@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.gnomon-installed
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint check format docs clean help
+.PHONY: demo test lint check format docs horovod clean help
 
 demo: $(INSTALLED) ## plan, train, profile and compare a small GPT on this machine; prints the path of report.html
 	@$(BIN)/gnomon exec-pipeline
@@ -31,6 +31,9 @@ format: $(INSTALLED) ## rewrite the sources in the house format
 docs: $(INSTALLED) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Documentation: site/index.html"
+
+horovod: $(INSTALLED) ## build Horovod into the environment (about 5 minutes); its tests run when it is there
+	@tools/install_horovod.sh $(BIN)/python
 
 clean: ## remove the environment, caches and built documentation; keeps runs/
 	@rm -rf .venv site build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache \

@@ -1,5 +1,7 @@
 """The strategies that gnomon ships pass the suite that it gives to third parties."""
 
+from typing import ClassVar
+
 import pytest
 
 from gnomon.strategy.conformance import StrategyConformance
@@ -14,6 +16,19 @@ class TestSingle(StrategyConformance):
 class TestDDP(StrategyConformance):
     strategy = "ddp"
     ranks = 2
+
+
+@pytest.mark.torch_dist
+class TestFSDP(StrategyConformance):
+    strategy = "fsdp"
+    ranks = 2
+
+
+@pytest.mark.torch_dist
+class TestHybridFSDPWithOffload(StrategyConformance):
+    strategy = "fsdp"
+    options: ClassVar = {"zero_stage": 2, "replicas": 2, "offload": True}
+    ranks = 4
 
 
 @pytest.mark.gpu

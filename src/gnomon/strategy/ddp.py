@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gnomon.strategy.process_group import ProcessGroupStrategy
+from gnomon.strategy.process_group import DataParallelStrategy
 
 
-class DDPStrategy(ProcessGroupStrategy):
+class DDPStrategy(DataParallelStrategy):
     """DistributedDataParallel over gloo (CPU) or NCCL (CUDA)."""
 
     name = "ddp"
