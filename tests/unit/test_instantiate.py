@@ -124,7 +124,8 @@ def test_wrong_arguments(arguments, words):
         ("needy.Step", "importing 'needy' needs 'not_installed_anywhere', which is not installed"),
     ],
 )
-def test_a_target_that_does_not_exist(target, words):
+def test_a_target_that_does_not_exist(target, words, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)  # what Python takes for not installed
     text = message({"a": {"_target_": target}})
     assert "'a._target_' is" in text
     assert words in text

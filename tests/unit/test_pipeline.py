@@ -70,11 +70,11 @@ def test_steps_are_reached_by_name_position_and_slice():
     assert pipeline.steps == steps
 
 
-def test_a_list_stays_a_list():
+def test_steps_of_a_list_keep_their_labels_in_a_part_of_it():
     pipeline = Pipeline([Give(1), Two(), Two(), Add()])[1:]
     assert isinstance(pipeline, Pipeline)
-    assert list(pipeline.steps) == ["Two-0", "Two-1", "Add"]
-    assert pipeline["Two-1"] is pipeline[1]
+    assert list(pipeline.steps) == ["Two-1", "Two-2", "Add"]
+    assert pipeline["Two-2"] is pipeline[1]
 
 
 def test_a_wrong_fit_names_the_step_its_inputs_and_the_step_before():

@@ -1,5 +1,6 @@
 """Compose, validate and instantiate configurations."""
 
+from gnomon.config._described import description_of
 from gnomon.config.compose import compose, load_config
 from gnomon.config.instantiate import instantiate
 from gnomon.config.resolvers import register_resolvers
@@ -8,6 +9,7 @@ from gnomon.config.values import require_values, select, to_plain, to_yaml
 
 __all__ = [
     "compose",
+    "description_of",
     "expand_sweep",
     "instantiate",
     "load_config",

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from gnomon.config._described import describe
 from gnomon.config._locate import locate
 from gnomon.config._project import make_importable
 from gnomon.config.trust import TrustPolicy, is_noun
@@ -97,7 +98,9 @@ def _build(plain: Any, path: str, targets: dict[str, Callable[..., Any]]) -> Any
         raise ConfigError(f"'{_join(path, '_convert_')}' must be 'all': targets are given plain lists and dicts.")
     target = plain["_target_"]
     name = f"'{path}' ({target})" if path else f"'{target}'"
-    return _call(targets[target], positional, values, name, partial=_flag(plain, "_partial_", False, path))
+    made = _call(targets[target], positional, values, name, partial=_flag(plain, "_partial_", False, path))
+    describe(made, plain, tuple(targets[each] for _, each in _targets(plain, path)))
+    return made
 
 
 def _call(call: Callable[..., Any], args: list[Any], values: dict[str, Any], name: str, partial: bool) -> Any:

@@ -28,7 +28,7 @@ TORCH_FUNCTIONS = frozenset(
 # bases are compared by name, because torch and the nouns are slow to import
 NOUN = "gnomon.spec._noun.Noun"
 MODULE_BASES = ("torch.nn.modules.module.Module",)
-GNOMON_BASES = ("gnomon.component.Component", NOUN, *MODULE_BASES)
+GNOMON_BASES = ("gnomon.component.base.Component", NOUN, *MODULE_BASES)
 GNOMON_EXCLUDED = ("gnomon.launch",)
 FIRST_PARTY = {
     "gnomon": "Of gnomon, a configuration may name components, modules and nouns, and nothing in gnomon.launch.",

@@ -1,63 +1,88 @@
-"""`Pipeline`: components run one after the other, each fed by the one before."""
+"""`Pipeline`: components run in order, each fed by earlier ones."""
 
 from __future__ import annotations
 
 import inspect
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, overload
 
 from gnomon.component import Component
+from gnomon.component.monitor import label_here, print_step
 from gnomon.errors import PipelineError, did_you_mean
-from gnomon.pipeline._progress import print_finished
+from gnomon.pipeline._execution import Execution, Plan
 from gnomon.pipeline._selection import select_labels
+from gnomon.pipeline._wiring import chain, independent_groups, parse_inputs, topological_order
+from gnomon.pipeline.cache import OutputStore, StepCache
+from gnomon.runtime.environment import RankEnvironment
+
+DEFAULT_CACHE_DIR = "runs/cache"
 
 
 class Pipeline(Component):
-    """Steps in a list, or in a mapping that names them; itself a component, so that pipelines nest.
+    """Steps in a list or in a mapping that names them; itself a component, so that pipelines nest.
 
-    What a step returns is passed on: None as no input, a tuple as several, anything else as one.
-    `timings` holds the seconds of each finished step of the last `execute`, by label.
+    Without `inputs` each step takes what the one before returned: None as no input, a tuple as several, anything else
+    as one. With `inputs`, a mapping such as `{train: [split.0, split.1], test: {model: train}}`, steps form a graph.
+
+    `cache` keeps the outputs of finished steps in `cache_dir`: of all with True, or of the listed ones. A step is
+    taken from there if its code, settings and inputs are the same as then. `cache_pickle` also keeps what only pickle
+    can store; reading pickles runs code in them, so share such a folder with nobody.
+
+    Of the last `execute`, `timings` holds the seconds of each finished step and `cached` the steps from the cache.
     """
 
-    def __init__(self, steps: Sequence[Component] | Mapping[str, Component]) -> None:
-        self._named = isinstance(steps, Mapping)
-        if isinstance(steps, Mapping):
-            self._steps = {str(label): step for label, step in steps.items()}
-        elif isinstance(steps, Sequence) and not isinstance(steps, str):
-            self._steps = dict(zip(_labels(steps), steps, strict=True))
+    def __init__(
+        self,
+        steps: Sequence[Component] | Mapping[str, Component],
+        inputs: Mapping[str, Any] | None = None,
+        cache: bool | Sequence[str] = False,
+        cache_dir: str | Path = DEFAULT_CACHE_DIR,
+        cache_pickle: bool = False,
+    ) -> None:
+        named = _named(steps)
+        if inputs is None:
+            wiring, order = chain(list(named)), list(named)
         else:
-            raise PipelineError(f"A pipeline takes its steps as a list or a mapping, found {type(steps).__name__}.")
-        if not self._steps:
-            raise PipelineError("A pipeline needs at least one step; its list of steps is empty.")
-        for label, step in self._steps.items():
-            _check_step(label, step)
+            if not isinstance(steps, Mapping):
+                raise PipelineError(
+                    "inputs needs names for the steps. Give steps as a mapping: {load: ..., train: ...}."
+                )
+            wiring = parse_inputs(inputs, list(named))
+            order = topological_order(wiring)
+        self._plan = Plan(named, wiring, order, is_chain=inputs is None)
+        self._cache = _make_cache(cache, list(named), cache_dir, cache_pickle)
         self.timings: dict[str, float] = {}
+        self.cached: list[str] = []
 
     @property
     def steps(self) -> dict[str, Component]:
-        """The steps by label; in a list, the label is the step's own name, numbered where names repeat."""
-        return dict(self._steps)
+        """The steps by label, in the order in which they run; in a list, a label is the step's own name, numbered
+        where names repeat.
+        """
+        return {label: self._plan.steps[label] for label in self._plan.chosen}
+
+    @property
+    def independent_steps(self) -> list[list[str]]:
+        """Groups of steps that do not need each other and could run at the same time; none in a chain."""
+        return [] if self._plan.is_chain else independent_groups(self._plan.wiring, self._plan.chosen)
 
     def execute(self, *inputs: Any) -> Any:
-        """Run every step in order and return what the last one returned; raise PipelineError where steps do not fit."""
-        self.timings = {}
-        result: Any = inputs
-        previous = "the pipeline was given"
-        for label, step in self._steps.items():
-            arguments = _as_arguments(result)
-            _check_fit(label, step, arguments, previous)
-            started = time.perf_counter()
-            result = step.execute(*arguments)
-            self.timings[label] = time.perf_counter() - started
-            print_finished(label, self.timings[label])
-            previous = f"step '{label}' returned"
-        return result
+        """Run the steps and return what the last one returned, or {step: output} of a graph with several last ones.
+
+        Raises PipelineError where steps do not fit together, or where chosen steps of a graph need others.
+        """
+        for group in self.independent_steps:
+            print_step("·", label_here(" ".join(group)), "independent of each other")
+        execution = Execution(self._plan, inputs, self._active_cache())
+        self.timings, self.cached = execution.timings, execution.cached
+        return execution.run()
 
     def select(self, steps: str | Sequence[str | int]) -> Pipeline:
         """Return the pipeline of the chosen steps, in their own order: `'plan,train'`, `'1:3'` or a list of names."""
-        return self._subset(select_labels(steps, list(self._steps)))
+        return self._subset(select_labels(steps, list(self._plan.chosen)))
 
     @overload
     def __getitem__(self, key: str | int) -> Component: ...
@@ -65,26 +90,66 @@ class Pipeline(Component):
     def __getitem__(self, key: slice) -> Pipeline: ...
     def __getitem__(self, key: str | int | slice) -> Component | Pipeline:
         """Return the step with this name or position, or for a slice the pipeline of these steps."""
-        labels = list(self._steps)
+        labels = list(self._plan.chosen)
         if isinstance(key, slice):
             return self._subset(labels[key])
         if isinstance(key, str):
-            if key not in self._steps:
+            if key not in labels:
                 raise PipelineError(f"The pipeline has no step '{key}'. {did_you_mean(key, labels)}")
-            return self._steps[key]
+            return self._plan.steps[key]
         if not -len(labels) <= key < len(labels):
             raise PipelineError(f"The pipeline has no step {key}; it has {len(labels)}, numbered from 0.")
-        return self._steps[labels[key]]
+        return self._plan.steps[labels[key]]
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._plan.chosen)
 
     def __iter__(self) -> Iterator[Component]:
-        return iter(self._steps.values())
+        return iter(self.steps.values())
 
     def _subset(self, labels: Sequence[str]) -> Pipeline:
-        chosen = {label: self._steps[label] for label in labels}
-        return Pipeline(chosen if self._named else list(chosen.values()))
+        if not labels:
+            raise PipelineError("A pipeline needs at least one step; these choose none.")
+        subset = object.__new__(Pipeline)
+        subset._plan = replace(self._plan, chosen=list(labels))
+        subset._cache = self._cache
+        subset.timings, subset.cached = {}, []
+        return subset
+
+    def _active_cache(self) -> StepCache | None:
+        if self._cache is None or RankEnvironment.detect().world_size == 1:
+            return self._cache
+        self._cache.tell("cache", "is not used when several ranks run the pipeline, so that all do the same")
+        return None
+
+
+def _make_cache(
+    cache: bool | Sequence[str], labels: list[str], cache_dir: str | Path, cache_pickle: bool
+) -> StepCache | None:
+    if isinstance(cache, str) or not isinstance(cache, bool | Sequence):
+        raise PipelineError(f"cache is {cache!r}; give true, false or a list of steps: {', '.join(labels)}.")
+    wanted = (labels if cache else []) if isinstance(cache, bool) else list(cache)
+    for label in wanted:
+        if label not in labels:
+            raise PipelineError(f"cache names the step '{label}', which does not exist. {did_you_mean(label, labels)}")
+    if not wanted:
+        return None
+    return StepCache(OutputStore(cache_dir, cache_pickle), frozenset(wanted), set())
+
+
+def _named(steps: Any) -> dict[str, Component]:
+    """Return the steps by label; raise PipelineError for anything that is not components in a list or a mapping."""
+    if isinstance(steps, Mapping):
+        named = {str(label): step for label, step in steps.items()}
+    elif isinstance(steps, Sequence) and not isinstance(steps, str):
+        named = dict(zip(_labels(steps), steps, strict=True))
+    else:
+        raise PipelineError(f"A pipeline takes its steps as a list or a mapping, found {type(steps).__name__}.")
+    if not named:
+        raise PipelineError("A pipeline needs at least one step; its list of steps is empty.")
+    for label, step in named.items():
+        _check_step(label, step)
+    return named
 
 
 def _labels(steps: Sequence[Any]) -> list[str]:
@@ -100,23 +165,3 @@ def _check_step(label: str, step: Any) -> None:
         raise PipelineError(f"Step '{label}' is the class {step.__name__}. Make an object of it: {step.__name__}(...).")
     hint = "Did its mapping lose its _target_?" if isinstance(step, Mapping) else "Derive it from gnomon.Component."
     raise PipelineError(f"Step '{label}' is a {type(step).__name__}, not a component. {hint}")
-
-
-def _as_arguments(result: Any) -> tuple[Any, ...]:
-    if result is None:
-        return ()
-    return result if isinstance(result, tuple) else (result,)
-
-
-def _check_fit(label: str, step: Component, arguments: tuple[Any, ...], previous: str) -> None:
-    """Raise PipelineError when `step.execute` does not take these arguments."""
-    signature = inspect.signature(step.execute)
-    try:
-        signature.bind(*arguments)
-    except TypeError as error:
-        kinds = ", ".join(type(argument).__name__ for argument in arguments) or "nothing"
-        takes = ", ".join(str(parameter) for parameter in signature.parameters.values()) or "no input"
-        raise PipelineError(
-            f"Step '{label}' ({type(step).__name__}) takes ({takes}), but {previous} {len(arguments)} value(s) "
-            f"({kinds}): {error}. Change the order of the steps, or what the earlier one returns."
-        ) from None
