@@ -1,0 +1,119 @@
+"""The ways to distribute that the training conformance suite runs, and how it reads what their ranks wrote down."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnomon.launch.local import RankJob, run_ranks
+from training_fixtures import TINY_MODEL, write_text
+
+WORKER = "training_conformance_worker"
+COMPARED_STEP = 20  # parameters are compared with those of one process after so many steps
+LAST_STEP = 26
+TOLERANCE = 1e-5  # of (b): norm of the difference over norm, the largest over all parameters
+
+Parts = dict[str, tuple[list[int], list[int], Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One way to distribute; `needs` is a module and what installs it, `reload` the ranks that take its checkpoint."""
+
+    strategy: dict[str, Any]
+    ranks: int
+    layout: dict[str, int]
+    reload: Case | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, str] | None = None
+    launcher: str = "local"
+    resume_tolerance: float = 0.0
+
+    @property
+    def missing(self) -> str | None:
+        """What must be done before this case can run, or None."""
+        if self.needs is None or importlib.util.find_spec(self.needs[0]) is not None:
+            return None
+        return f"{self.needs[0]} is not installed: {self.needs[1]}"
+
+
+def _data_parallel(strategy: str, ranks: int, needs: tuple[str, str] | None = None, **options: Any) -> Case:
+    """Return a case that splits the batch only, whose checkpoint another number of ranks takes."""
+    other = Case(strategy={"name": strategy, **options}, ranks=6 - ranks, layout={"dp": 6 - ranks}, needs=needs)
+    return Case(strategy={"name": strategy, **options}, ranks=ranks, layout={"dp": ranks}, reload=other, needs=needs)
+
+
+CASES: dict[str, Case] = {
+    "single": Case(strategy={"name": "single"}, ranks=1, layout={}),
+    "ddp(2)": _data_parallel("ddp", 2),
+    "ddp(4)": _data_parallel("ddp", 4),
+    "fsdp(2)": _data_parallel("fsdp", 2),
+    "fsdp(4), ZeRO-2, 2 replicas": _data_parallel("fsdp", 4, zero_stage=2, replicas=2),
+}
+
+
+def write_task(case: Case, folder: Path, run: str, record: str, **changes: Any) -> Path:
+    """Write what a rank has to do; training goes to folder/run, the parts of the state to folder/record."""
+    config = {
+        "run_dir": str(folder / run),
+        "num_steps": LAST_STEP,
+        "log_every": 1,
+        "checkpoint_every": COMPARED_STEP,
+        "device": "cpu",
+        "progress": False,
+        "model": {**TINY_MODEL, **case.model},
+        "layout": case.layout,
+        "workload": {"seq_len": 32, "global_batch": 8, "micro_batch": 2},
+        "data": {"root": str(write_text(folder / "text")), "pattern": "*.txt"},
+        "strategy": case.strategy,
+        "resume": changes.pop("resume", False),
+    }
+    task = {"config": config, "folder": str(folder / record), "record_at": [COMPARED_STEP, LAST_STEP], **changes}
+    path = folder / f"{record}.json"
+    path.write_text(json.dumps(task), encoding="utf-8")
+    return path
+
+
+def launch(case: Case, task: Path) -> None:
+    """Run the task in the ranks of the case; raise what its launcher raises."""
+    log_dir = task.with_suffix("")
+    arguments = (str(task),)
+    run_ranks(RankJob(module=WORKER, arguments=arguments, log_dir=log_dir, ranks=case.ranks, threads_per_rank=1))
+
+
+def read_parts(folder: Path, step: int, ranks: int) -> list[Parts]:
+    """Return the parts of the state that each rank held after `step`."""
+    return [torch.load(folder / f"step-{step}-rank-{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+def assemble(ranks: list[Parts]) -> dict[str, Tensor]:
+    """Return the whole state; raise AssertionError if a part is missing, or differs between two ranks that hold it."""
+    whole: dict[str, Tensor] = {}
+    filled: dict[str, Tensor] = {}
+    for parts in ranks:
+        for name, (shape, offset, part) in parts.items():
+            full = whole.setdefault(name, torch.zeros(shape, dtype=part.dtype))
+            done = filled.setdefault(name, torch.zeros(shape, dtype=torch.bool))
+            place = tuple(slice(start, start + size) for start, size in zip(offset, part.shape, strict=True))
+            same = torch.equal(full[place][done[place]], part[done[place]])
+            assert same, f"{name} differs between ranks"
+            full[place], done[place] = part, True
+    for name, done in filled.items():
+        assert done.all(), f"no rank holds all of {name}"
+    return whole
+
+
+def relative_difference(value: dict[str, Tensor], expected: dict[str, Tensor], prefix: str = "") -> float:
+    """Return the largest norm of a difference over the norm, over all tensors whose name starts with `prefix`."""
+    assert value.keys() == expected.keys()
+    names = [name for name in expected if name.startswith(prefix)]
+    return max(
+        ((value[name] - expected[name]).double().norm() / expected[name].double().norm().clamp_min(1e-30)).item()
+        for name in names
+    )

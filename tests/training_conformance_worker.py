@@ -1,0 +1,77 @@
+"""`python -m training_conformance_worker TASK.json`: one rank that trains, writes down what it holds, and may die."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from gnomon.launch.rank_errors import report_rank_error
+from gnomon.train.agreement import StopAgreement
+from gnomon.train.config import GPTTrainingConfig
+from gnomon.train.gpt_trainer import GPTTrainer
+
+
+class RecordingTrainer(GPTTrainer):
+    """Writes this rank's part of the state to `folder` after some steps; the last rank kills itself at `kill_at`."""
+
+    def __init__(self, config: GPTTrainingConfig, folder: str, record_at: list[int], kill_at: int | None = None):
+        super().__init__(config)
+        self.folder = Path(folder)
+        self.record_at = record_at
+        self.kill_at = kill_at
+
+    def train(self, stop: StopAgreement) -> None:
+        """Train; a run that is restored at its end has its state written down too."""
+        if self.step in self.record_at:
+            self.record()
+        super().train(stop)
+
+    def run_step(self) -> Tensor:
+        """Do a step, then what is due after it."""
+        loss = super().run_step()
+        if self.step in self.record_at:
+            self.record()
+        if self.step == self.kill_at:
+            self.strategy.collectives.barrier()
+            if self.strategy.environment.rank == self.strategy.environment.world_size - 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return loss
+
+    def record(self) -> None:
+        """Write {name: (shape of the whole, offset of this part, this part)} of weights and optimizer state."""
+        state = self.strategy.state(self.model, self.optimizer)
+        parts = {name: _part(tensor) for name, tensor in _named("", state)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torch.save(parts, self.folder / f"step-{self.step}-rank-{self.strategy.environment.rank}.pt")
+
+
+def main() -> None:
+    """Do the task in the file named on the command line; raise SystemExit when that fails."""
+    with report_rank_error():
+        task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        config = GPTTrainingConfig.from_mapping(task.pop("config"))
+        RecordingTrainer(config, **task).execute()
+
+
+def _named(prefix: str, value: Any) -> list[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        return [(prefix, value)]
+    return [item for key, inner in value.items() for item in _named(f"{prefix}.{key}" if prefix else key, inner)]
+
+
+def _part(tensor: Tensor) -> tuple[list[int], list[int], Tensor]:
+    if not isinstance(tensor, DTensor):
+        return list(tensor.shape), [0] * tensor.dim(), tensor.detach().clone()
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return list(tensor.shape), list(offset), tensor.to_local().detach().clone()
+
+
+if __name__ == "__main__":
+    main()
