@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnomon.data.fetch import PaddedBatch
 from gnomon.errors import DataError
 
 
@@ -35,9 +36,14 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 def count_samples(batch: Any) -> int:
-    """Return the length of the first tensor in a batch; raise DataError if there is none."""
+    """Return how many samples of a batch count: the length of its first tensor, less what only fills it up.
+
+    Raises DataError for a batch without a tensor.
+    """
     if isinstance(batch, Tensor) and batch.dim():
         return batch.shape[0]
+    if isinstance(batch, PaddedBatch):
+        return int(batch.valid.sum())
     parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
     for part in parts:
         return count_samples(part)

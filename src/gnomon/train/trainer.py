@@ -9,13 +9,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gnomon.component import Component
-from gnomon.errors import ConfigError, DataError, InterruptedRunError, TrackerWarning, TrainingError
+from gnomon.errors import ConfigError, DataError, InterruptedRunError, PipelineError, TrackerWarning, TrainingError
 from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
@@ -122,6 +123,9 @@ class Trainer(Component):
         """Return what must stay the same between a checkpoint and the run that continues it (JSON values)."""
         return {"seed": self.config.seed}
 
+    def on_trained(self) -> None:
+        """Do what is left after the last step, before the checkpoint is complete; by default nothing."""
+
     def samples_per_step(self) -> int | None:
         """Return the samples of one optimizer step over all ranks, or None to leave them out of the log."""
         return None
@@ -136,7 +140,13 @@ class Trainer(Component):
 
     # The loop
 
-    def execute(self) -> RunDirectory:
+    def execute(self, *inputs: Any) -> Any:
+        """Do what `run` does; a subclass that takes inputs, such as datasets, overrides it."""
+        if inputs:
+            raise PipelineError(f"{self.name} takes no input, but was given {len(inputs)}; it makes its data itself.")
+        return self.run()
+
+    def run(self) -> RunDirectory:
         """Train to the last step and return the run directory.
 
         Raises InterruptedRunError after a signal, once the checkpoint is written; TrainingError for a loss that is
@@ -152,6 +162,7 @@ class Trainer(Component):
                 on_main_rank(self.strategy, lambda: write_settings(run, self.config))
                 on_main_rank(self.strategy, lambda: self.trackers.extend(self.create_trackers(run)))
                 self.train(StopAgreement(self.strategy, flag, self.step))
+                self.on_trained()
                 self._checkpointer.wait()
             finally:
                 self.teardown()
@@ -339,9 +350,11 @@ class Trainer(Component):
             **_samples(self.samples_per_step(), self.step, step_time_s),
             **self._computed(self.train_metrics, "train_"),
         }
-        self._report(row)
+        self.report(row)
 
-    def _report(self, row: Mapping[str, Any]) -> None:
+    def report(self, row: Mapping[str, Any]) -> None:
+        """Give the trackers a row of figures, with the present step if it has none."""
+        row = row if "step" in row else {"step": self.step, **row}
         for tracker in self.trackers:
             self._tell(partial(tracker.log, row))
 
@@ -372,29 +385,30 @@ class Trainer(Component):
 
     def _evaluate(self, loss: Tensor) -> None:
         metrics = self.evaluate()
-        self._report({"step": self.step, **metrics})
+        self.report(metrics)
         self._call("on_evaluation_end", metrics)
         if self._best is not None and self._best.update(self.step, metrics):
             self._save(loss)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """Return eval_loss and the other evaluation metrics over the samples of all ranks.
+    def evaluate(self, batches: Iterable[Any] | None = None, prefix: str = "eval_") -> dict[str, float]:
+        """Return `prefix`loss and the other evaluation metrics over the samples of all ranks.
+
+        Without `batches` it is over those of `create_evaluation_loader`, `eval_batches` of them at most.
 
         With `ema_decay` it is the averaged weights that are evaluated. Raises DataError if there is no sample.
         """
         self.model.eval()
         mean = WeightedMean(self.device)
         with nullcontext() if self._average is None else self._average.in_place():
-            for index, batch in enumerate(self._evaluation_batches()):
-                if index == self.config.eval_batches:
-                    break
+            limit = self.config.eval_batches if batches is None else None
+            for batch in islice(self._evaluation_batches() if batches is None else batches, limit):
                 mean.add(self._validation_step(move(batch, self.device)), count_samples(batch))
         self.model.train()
         value = mean.compute(self.strategy.collectives)
         if value is None:
             raise DataError("The evaluation loader gave no batch at all. Give more data, or set eval_every=0.")
-        return {"eval_loss": value, **self._computed(self.metrics, "eval_")}
+        return {f"{prefix}loss": value, **self._computed(self.metrics, prefix)}
 
     def _evaluation_batches(self) -> Iterable[Any]:
         batches = self.create_evaluation_loader()
@@ -428,7 +442,7 @@ class Trainer(Component):
 
     def _state(self) -> dict[str, Any]:
         """Return the JSON values of a checkpoint: of every part that is there and has a state."""
-        parts = {"loader": self.loader, "scheduler": self._scheduler, "scaler": self._scaler, "best": self._best}
+        parts: dict[str, Any] = {"loader": self.loader, "scheduler": self._scheduler, "scaler": self._scaler, "best": self._best}
         state = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
         return {**state, "callbacks": [callback.state_dict() for callback in self.callbacks]}
 

@@ -1,0 +1,191 @@
+"""Trains any network on pairs of inputs and targets: classification and regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from gnomon.data.resumable import ResumableLoader, create_loader
+from gnomon.errors import ConfigError, DataError
+from gnomon.train.callbacks import Callback
+from gnomon.train.networks import create_network
+from gnomon.train.optimizer import create_adamw
+from gnomon.train.supervised_settings import ModelSettings, SupervisedConfig, read_model, read_supervised
+from gnomon.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+ModelSource = nn.Module | Callable[[], nn.Module] | Mapping[str, Any] | str | ModelSettings
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": lambda outputs, targets: F.cross_entropy(outputs, targets.long()),
+    "binary_cross_entropy": lambda outputs, targets: F.binary_cross_entropy_with_logits(outputs, targets.float()),
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "huber": F.huber_loss,
+}
+
+
+class SupervisedTrainer(Trainer):
+    """Trains `model` on a dataset of (input, target); the settings mean what they mean for `TensorFlowTrainer`.
+
+    `model` is a mapping such as {name: mlp, hidden: [128], num_classes: 10}, a module, or a function that makes one,
+    which is called after the generators were seeded. A dataset has `__len__` and `__getitem__`, or is a pair of arrays.
+    """
+
+    config: SupervisedConfig
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | SupervisedConfig,
+        model: ModelSource,
+        loss: str = "cross_entropy",
+        metrics: Sequence[str] = (),
+        optimizer: str = "adamw",
+        num_workers: int = 0,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        settings, self.objective = read_supervised(config, loss, metrics, optimizer)
+        super().__init__(settings, callbacks)
+        self._settings = settings
+        self._model: Any = model if callable(model) else read_model(model)
+        self._num_workers = num_workers
+        self._loss = _LOSSES[self.objective.loss]
+        self._validation: Any = None
+
+    def execute(self, train: Any, validation: Any = None, test: Any = None) -> tuple[Any, Any, Any, nn.Module]:
+        """Train, evaluate on `test` at the end if there is one, and return (train, validation, test, trained module).
+
+        Without a `validation` dataset nothing is evaluated on the way. Raises what `Trainer.run` raises.
+        """
+        self._train, self._validation, self._test = (_as_dataset(each) for each in (train, validation, test))
+        if self._train is None:
+            raise DataError("The trainer was given no training data (None). The step before must return a dataset.")
+        self.config = self._settings.for_examples(len(self._train))
+        if self.config.eval_every and self._validation is None:
+            raise ConfigError(
+                f"eval_every={self.config.eval_every}, but there is no validation data. "
+                "Give it as the second input of the trainer, or set eval_every=0."
+            )
+        self.run()
+        return train, validation, test, self.module
+
+    def create_model(self) -> nn.Module:
+        """Return the network, made for the shape of the first input where a mapping describes it."""
+        if isinstance(self._model, nn.Module):
+            return self._model
+        if callable(self._model):
+            return self._model()
+        return create_network(self._model, np.shape(self._train[0][0]))
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam, AdamW or plain SGD."""
+        rate, betas = self.config.learning_rate, self.config.betas
+        if self.objective.optimizer == "adamw":
+            return create_adamw(self.module, self.config)
+        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        if self.objective.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=rate, betas=betas)
+        return torch.optim.SGD(parameters, lr=rate)
+
+    def create_loader(self) -> ResumableLoader:
+        """Return this rank's micro-batches of the training data, dealt anew each epoch."""
+        return self._loader(self._train, self.config.accumulation, shuffle=True, last="drop")
+
+    def create_evaluation_loader(self) -> ResumableLoader | None:
+        """Return this rank's micro-batches of the validation data, each sample exactly once over all ranks."""
+        return None if self._validation is None else self._evaluation_loader(self._validation)
+
+    def create_metrics(self) -> dict[str, Metric]:
+        """Return the torchmetrics of the objective."""
+        return {name: _create_metric(name, self.objective.loss) for name in self.objective.metrics}
+
+    def training_step(self, batch: Any) -> Tensor:
+        """Return the loss of a micro-batch (inputs, targets)."""
+        inputs, targets = batch
+        return self._loss(self.model(inputs).float(), targets)
+
+    def validation_step(self, batch: Any) -> Tensor:
+        """Return the loss of the samples of a micro-batch that count, and add them to the metrics."""
+        valid = batch.valid
+        inputs, targets = batch.samples
+        outputs, targets = self.model(inputs).float()[valid], targets[valid]
+        if not len(targets):
+            return outputs.sum()
+        for metric in self.metrics.values():
+            metric.update(outputs, targets)
+        return self._loss(outputs, targets)
+
+    def on_trained(self) -> None:
+        """Evaluate on the test data and log the result as test_loss and test_<metric>."""
+        if self._test is not None:
+            self.report(self.evaluate(self._evaluation_loader(self._test), "test_"))
+
+    def samples_per_step(self) -> int:
+        """Return the global batch."""
+        return self.config.batch
+
+    def identity(self) -> dict[str, Any]:
+        """Return seed, batch, objective and the number of training samples."""
+        return {
+            **super().identity(),
+            "batch": self.config.batch,
+            "objective": self.objective.to_mapping(),
+            "samples": len(self._train),
+        }
+
+    def _evaluation_loader(self, dataset: Any) -> ResumableLoader:
+        return self._loader(dataset, 1, shuffle=False, last="pad")
+
+    def _loader(self, dataset: Any, accumulation: int, *, shuffle: bool, last: Any) -> ResumableLoader:
+        shard, shards = self.strategy.data_shard
+        per_step = shards * accumulation
+        if self.config.batch % per_step:
+            raise ConfigError(
+                f"batch={self.config.batch} does not divide by {shards} rank(s) x accumulation={accumulation}. "
+                f"Set batch to a multiple of {per_step}."
+            )
+        return create_loader(
+            dataset,
+            global_batch=self.config.batch,
+            micro_batch=self.config.batch // per_step,
+            rank=shard,
+            world_size=shards,
+            seed=self.config.seed,
+            shuffle=shuffle,
+            last=last,
+            num_workers=self._num_workers if shuffle else 0,
+            pin_memory=self.device.type == "cuda",
+        )
+
+
+def _as_dataset(data: Any) -> Any:
+    """Return a pair of arrays as a dataset, and anything else as it is."""
+    if not (isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data)):
+        return data
+    inputs, targets = (torch.as_tensor(part) for part in data)
+    if len(inputs) != len(targets):
+        raise DataError(f"A dataset has {len(inputs)} inputs but {len(targets)} targets.")
+    return TensorDataset(inputs, targets)
+
+
+def _create_metric(name: str, loss: str) -> Metric:
+    import torchmetrics  # slow to import, and not always needed
+
+    if name == "accuracy" and loss == "binary_cross_entropy":
+        return torchmetrics.classification.BinaryAccuracy(threshold=0.0)
+    metrics: dict[str, Callable[[], Metric]] = {
+        # counted over all samples, the number of classes makes no difference
+        "accuracy": lambda: torchmetrics.classification.MulticlassAccuracy(2, average="micro", validate_args=False),
+        "mse": torchmetrics.MeanSquaredError,
+        "mae": torchmetrics.MeanAbsoluteError,
+        "rmse": lambda: torchmetrics.MeanSquaredError(squared=False),
+    }
+    return metrics[name]()
