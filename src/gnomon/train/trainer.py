@@ -442,7 +442,12 @@ class Trainer(Component):
 
     def _state(self) -> dict[str, Any]:
         """Return the JSON values of a checkpoint: of every part that is there and has a state."""
-        parts: dict[str, Any] = {"loader": self.loader, "scheduler": self._scheduler, "scaler": self._scaler, "best": self._best}
+        parts: dict[str, Any] = {
+            "loader": self.loader,
+            "scheduler": self._scheduler,
+            "scaler": self._scaler,
+            "best": self._best,
+        }
         state = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
         return {**state, "callbacks": [callback.state_dict() for callback in self.callbacks]}
 
