@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import errno
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from gnomon.errors import CheckpointError, CheckpointWarning
+from gnomon.errors import CheckpointError
 from gnomon.strategy.base import Strategy, Tensors
 from gnomon.strategy.collectives import Collectives
 from gnomon.train import checkpoint_files as files
 from gnomon.train.agreement import on_main_rank
+from gnomon.train.checkpoint_search import find_good
 from gnomon.train.retention import Retention
 from gnomon.units import format_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_FULL = "the disk is full"
-_MAX_DIFFERENCES = 5
 
 
 class Checkpointer:
@@ -75,7 +74,7 @@ class Checkpointer:
         Raises CheckpointError when the run is another one, and when there are checkpoints but all are damaged.
         Damaged ones newer than the one that is loaded are named in a warning and renamed to `damaged-step-N`.
         """
-        found = on_main_rank(self._strategy, self._find)
+        found = on_main_rank(self._strategy, lambda: find_good(self.directory, self._identity))
         if found is None:
             return None
         path, state = found
@@ -136,43 +135,6 @@ class Checkpointer:
             f"Free space there or choose another run_dir. {kept}."
         )
 
-    def _find(self) -> tuple[Path, dict[str, Any]] | None:
-        damaged: list[tuple[Path, CheckpointError]] = []
-        for path in files.list_checkpoints(self.directory):
-            try:
-                state = files.read_state(path)
-            except CheckpointError as error:
-                damaged.append((path, error))
-                continue
-            self._refuse_other_run(path, state)
-            for bad, reason in damaged:
-                warnings.warn(
-                    f"{reason} It was renamed to '{files.set_aside(bad).name}'; the run continues from '{path}'.",
-                    CheckpointWarning,
-                    stacklevel=2,
-                )
-            return path, state
-        if damaged:
-            raise CheckpointError(
-                f"No checkpoint in '{self.directory}' can be read. {damaged[0][1]} "
-                "Put a good one there, or start anew in another run_dir."
-            )
-        return None
-
-    def _refuse_other_run(self, path: Path, state: dict[str, Any]) -> None:
-        saved, now = _flatten(state.get("identity", {})), _flatten(self._identity)
-        differing = [
-            f"{key} was {saved.get(key)!r} and is {now.get(key)!r}"
-            for key in sorted({*saved, *now})
-            if saved.get(key) != now.get(key)
-        ]
-        if differing:
-            more = len(differing) - _MAX_DIFFERENCES
-            listed = "; ".join(differing[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-            raise CheckpointError(
-                f"'{path}' belongs to another run: {listed}. Set them back, or train in another run_dir."
-            )
-
     def _read(self, tensors: Tensors, path: Path) -> None:
         from gnomon.train.tensor_store import CheckpointException, load_tensors, stored_names
 
@@ -220,13 +182,3 @@ def _leaves(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     return [leaf for item in value.values() for leaf in _leaves(item)]
-
-
-def _flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

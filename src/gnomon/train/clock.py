@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
 
 
 class StepClock:
-    """Measures the mean step time between two laps."""
+    """Measures the mean step time between two laps; without a `device` of PyTorch nothing is waited for."""
 
-    def __init__(self, device: torch.device, step: int) -> None:
+    def __init__(self, device: torch.device | None, step: int) -> None:
         self._device = device
         self._since = time.perf_counter()
         self._step = step
@@ -24,11 +27,13 @@ class StepClock:
         self._since, self._step = now, step
         return step_time_s
 
-    def leave_out(self, action: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+    def leave_out(self, action: Callable[[T], None]) -> Callable[[T], None]:
         """Return `action` with its own time left out; the steps queued on a GPU before it still count."""
 
-        def untimed(loss: Tensor) -> None:
-            if self._device.type == "cuda":
+        def untimed(loss: T) -> None:
+            if self._device is not None and self._device.type == "cuda":
+                import torch
+
                 torch.cuda.synchronize(self._device)
             start = time.perf_counter()
             action(loss)
