@@ -24,7 +24,7 @@ Overrides = Annotated[
 def command(
     overrides: Overrides = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML file of the configuration.", show_default=False)
+        str | None, typer.Option("--config", "-c", help="YAML file of the configuration, or URL.", show_default=False)
     ] = None,
     config_path: Annotated[
         Path | None,
@@ -32,7 +32,7 @@ def command(
     ] = None,
     config_name: Annotated[
         str | None,
-        typer.Option("--config-name", "-cn", help="Name of the configuration, without .yaml.", show_default="demo"),
+        typer.Option("--config-name", "-cn", help="Name without .yaml, or URL.", show_default="demo"),
     ] = None,
     pipe_key: Annotated[
         str | None,
@@ -47,6 +47,16 @@ def command(
     multirun: Annotated[
         bool, typer.Option("--multirun", "-m", help="Run once per value of sweeps such as a=1,2.")
     ] = False,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="Short for the override strategy=...", show_default=False)
+    ] = None,
+    run_name: Annotated[
+        str | None, typer.Option("--run-name", help="Short for the override run_name=...", show_default=False)
+    ] = None,
+    install_plugins: Annotated[
+        bool, typer.Option("--install-plugins", help="Install missing plugins of the configuration, after asking.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --install-plugins: do not ask.")] = False,
     trust: Annotated[
         list[str] | None, typer.Option("--trust", help="Package that _target_ may name; repeatable.", metavar="PKG")
     ] = None,
@@ -56,10 +66,13 @@ def command(
     from gnomon.pipeline.job import compose_jobs, run_job
 
     _check(config, config_path, config_name, cfg)
-    jobs = compose_jobs(*_source(config, config_path, config_name), overrides=overrides or [], multirun=multirun)
+    changes = [*(overrides or []), *_as_overrides(strategy=strategy, run_name=run_name)]
+    jobs = compose_jobs(*_source(config, config_path, config_name), overrides=changes, multirun=multirun)
     if cfg is not None:
         _print_configurations([job.config for job in jobs], as_json)
         return
+    if install_plugins:
+        _install_plugins([job.config for job in jobs], yes)
     documents = []
     for job in jobs:
         with stdout_to_stderr() if as_json else nullcontext():
@@ -71,18 +84,37 @@ def command(
         print_json(documents if multirun else documents[0])
 
 
-def _check(config: Path | None, config_path: Path | None, config_name: str | None, cfg: str | None) -> None:
+def _as_overrides(**flags: str | None) -> list[str]:
+    """Return an override for each flag that was given, quoted so that the value is taken as text."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    quoted = {key: value.replace("\\", "\\\\").replace("'", "\\'") for key, value in given.items()}
+    return [f"{key}='{value}'" for key, value in quoted.items()]
+
+
+def _install_plugins(configs: list[DictConfig], yes: bool) -> None:
+    from gnomon.cli._install_plugins import install_plugins
+    from gnomon.config.plugins import missing_plugins, wanted_plugins
+
+    wanted = {plugin: None for config in configs for plugin in wanted_plugins(config)}
+    if missing := missing_plugins(wanted):
+        install_plugins(missing, yes)
+
+
+def _check(config: str | None, config_path: Path | None, config_name: str | None, cfg: str | None) -> None:
+    from gnomon.config import is_url
     from gnomon.errors import ConfigError
 
     if config is not None and (config_path is not None or config_name is not None):
         raise ConfigError("Give either --config FILE, or --config-path and --config-name, not both.")
     if config_path is not None and config_name is None:
         raise ConfigError("--config-path needs --config-name: which configuration of that folder is meant?")
+    if config_path is not None and config_name is not None and is_url(config_name):
+        raise ConfigError("--config-path is for names of configurations; with a URL, leave it out.")
     if cfg not in (None, "job"):
         raise ConfigError(f"--cfg is '{cfg}'; the only value is 'job', the configuration of the pipeline.")
 
 
-def _source(config: Path | None, config_path: Path | None, config_name: str | None) -> tuple[Path | None, str]:
+def _source(config: str | None, config_path: Path | None, config_name: str | None) -> tuple[Path | None, str]:
     """Return the folder to look in first (None: packaged configurations only) and the name of the configuration."""
     from gnomon.config.compose import locate_config
 
@@ -108,5 +140,6 @@ def _document(result: JobResult) -> dict[str, Any]:
         "overrides": result.overrides,
         "run_dir": result.run_dir,
         "seconds": result.timings,
+        "cached": result.cached,
         "result": result.output,
     }

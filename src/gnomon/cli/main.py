@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gnomon import __version__
-from gnomon.cli import calibrate, ckpt, compare, convert, exec_pipeline, plan, profile, report, topo
+from gnomon.cli import calibrate, ckpt, compare, convert, exec_pipeline, plan, plugins, profile, report, topo
 from gnomon.cli._run import run
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def _options(
 app.add_typer(plan.app, name="plan")
 app.command("calibrate")(calibrate.command)
 app.command("exec-pipeline")(exec_pipeline.command)
+app.add_typer(plugins.app, name="plugins")
 app.add_typer(profile.app, name="profile")
 app.add_typer(convert.app, name="convert")
 app.add_typer(ckpt.app, name="ckpt")

@@ -44,7 +44,7 @@ def parse_component(component: type[Component], arguments: Sequence[str]) -> tup
         raise ConfigError(f"main() was given {component!r}; give it a class that derives from gnomon's Component.")
     parser = _make_parser(component)
     try:
-        found = parser.instantiate_classes(parser.parse_args(list(arguments)))
+        found = parser.instantiate(parser.parse_args(list(arguments)))
     except parser.refusal as error:
         raise ConfigError(_explain(str(error), parser.options)) from None
     settings = {key: value for key, value in vars(found).items() if key not in ("config", "execute")}

@@ -14,23 +14,35 @@ from gnomon.errors import ConfigError, UntrustedTargetError
 MAX_BYTES = 2**20
 
 
+def is_url(text: str) -> bool:
+    """Whether a configuration is named by a web address, and not by a file or a name."""
+    return "://" in text
+
+
 def check_source(file: Traversable) -> None:
     """Raise ConfigError unless `file` is a YAML mapping of reasonable size that imports no foreign package."""
-    data = _read(file)
+    parse_source(_read(file), str(file))
+
+
+def parse_source(text: str, where: str) -> Any:
+    """Return the mapping in the text of a configuration, None if it is empty; raise ConfigError as `check_source`."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise explain_yaml(error, where) from None
     if data is None:
-        return
+        return None
     if not isinstance(data, dict):
-        raise ConfigError(f"'{file}' must hold a mapping of keys to values, found {type(data).__name__}.")
-    _check_search_path(data.get("hydra"), str(file))
+        raise ConfigError(f"'{where}' must hold a mapping of keys to values, found {type(data).__name__}.")
+    _check_search_path(data.get("hydra"), where)
+    return data
 
 
-def _read(file: Traversable) -> Any:
+def _read(file: Traversable) -> str:
     if isinstance(file, Path) and file.stat().st_size > MAX_BYTES:
         raise ConfigError(f"'{file}' has {file.stat().st_size} bytes; configurations are limited to {MAX_BYTES}.")
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise explain_yaml(error, str(file)) from None
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"'{file}' is not text in UTF-8: {error.reason} at byte {error.start}.") from None
     except OSError as error:

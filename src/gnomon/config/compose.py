@@ -28,7 +28,7 @@ from gnomon.config._explain import (
     first_paragraph,
     key_paths,
 )
-from gnomon.config._source import check_source
+from gnomon.config._source import check_source, is_url
 from gnomon.config.resolvers import register_resolvers, set_moment
 from gnomon.config.sweep import parse_overrides
 from gnomon.errors import ConfigError, did_you_mean
@@ -53,13 +53,16 @@ def compose(
 ) -> DictConfig:
     """Return the configuration `config_name` with `overrides` applied, interpolations still open.
 
-    `config_path` is the folder to look in first; None means the packaged configurations only. `moment` is the time
-    of `${gnomon.now:...}`, the same everywhere in one composition (default: now). Raises ConfigError for a file
-    that is missing, malformed or too large, an unknown key or option, and an override that cannot be read.
+    `config_path` is the folder to look in first; None means the packaged configurations only. Where `config_name` is
+    a web address, that file is fetched instead. `moment` is the time of `${gnomon.now:...}`, the same everywhere in
+    one composition (default: now). Raises ConfigError for a file that is missing, malformed or too large, an unknown
+    key or option, and an override that cannot be read.
     """
     register_resolvers()
     parsed = parse_overrides(overrides)
     _refuse_sweeps(parsed)
+    if is_url(config_name):
+        config_path, config_name = locate_config(config_name)
     folder = None if config_path is None else _folder(config_path)
     name = config_name.removesuffix(".yaml")
     check_source(_primary_source(folder, name))
@@ -74,12 +77,19 @@ def compose(
 
 
 def load_config(file: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """Return the configuration in a YAML file anywhere, composed as by `compose`."""
+    """Return the configuration in a YAML file anywhere, or at a web address, composed as by `compose`."""
     return compose(*locate_config(file), overrides)
 
 
 def locate_config(file: str | Path) -> tuple[Path, str]:
-    """Return the folder and the name by which `compose` finds a YAML file; raise ConfigError when it cannot."""
+    """Return the folder and the name by which `compose` finds a YAML file; raise ConfigError when it cannot.
+
+    The file at a web address is fetched, as by `fetch_config`.
+    """
+    if is_url(str(file)):
+        from gnomon.config.remote import fetch_config
+
+        return fetch_config(str(file))
     path = Path(file).expanduser()
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "no regular file"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gnomon.component import Component, monitored
 from gnomon.component.monitor import label_here, print_step
 from gnomon.errors import PipelineError
 from gnomon.pipeline._fit import Arguments, as_outputs, check_arguments, check_beforehand, check_result, take
 from gnomon.pipeline._wiring import Source, Wiring, final_steps
-from gnomon.pipeline.cache import CacheSession, StepCache
+
+if TYPE_CHECKING:
+    from gnomon.pipeline.cache import CacheSession, StepCache
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from gnomon.component import Component
 from gnomon.component.monitor import label_here, print_step
@@ -15,8 +15,10 @@ from gnomon.errors import PipelineError, did_you_mean
 from gnomon.pipeline._execution import Execution, Plan
 from gnomon.pipeline._selection import select_labels
 from gnomon.pipeline._wiring import chain, independent_groups, parse_inputs, topological_order
-from gnomon.pipeline.cache import OutputStore, StepCache
 from gnomon.runtime.environment import RankEnvironment
+
+if TYPE_CHECKING:
+    from gnomon.pipeline.cache import StepCache
 
 DEFAULT_CACHE_DIR = "runs/cache"
 
@@ -134,6 +136,8 @@ def _make_cache(
             raise PipelineError(f"cache names the step '{label}', which does not exist. {did_you_mean(label, labels)}")
     if not wanted:
         return None
+    from gnomon.pipeline.cache import OutputStore, StepCache
+
     return StepCache(OutputStore(cache_dir, cache_pickle), frozenset(wanted), set())
 
 

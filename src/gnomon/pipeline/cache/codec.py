@@ -57,8 +57,8 @@ def decode(stored: Any, read: Read, allow_pickle: bool = False) -> Any:
     """Return the value that `encode` was given; raise DamagedError where that is not possible any more."""
     if not isinstance(stored, dict):
         return stored
-    kind = next(iter(stored))
-    content = stored[kind]
+    kind = next(iter(stored), "")
+    content = stored.get(kind)
     if kind in ("list", "tuple"):
         items = [decode(item, read, allow_pickle) for item in content]
         return items if kind == "list" else tuple(items)

@@ -85,7 +85,8 @@ class CacheSession:
 
     def _make_key(self, label: str, results: Mapping[str, Any]) -> str | None:
         try:
-            sources = [[source.parameter, self._source_key(source, results)] for source in self._wiring[label]]
+            given = [source for source in self._wiring[label] if source != Source(None) or self._inputs]
+            sources = [[source.parameter, self._source_key(source, results)] for source in given]
             component = canonical_component(self._components[label], f"step '{label}'")
             return fingerprint([component, sources])
         except NoFingerprintError as error:
