@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gnomon.errors import CheckpointError
+from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.strategy.base import Strategy, Tensors
 from gnomon.strategy.collectives import Collectives
 from gnomon.train import checkpoint_files as files
@@ -65,6 +66,8 @@ class Checkpointer:
             if is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(self._explain(step, problem, _size(tensors), free_bytes))
+        if is_main:
+            report_checkpoint(step, final)
         return final
 
     def restore(self, tensors: Tensors) -> dict[str, Any] | None:

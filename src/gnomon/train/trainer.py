@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from gnomon.component import Component
 from gnomon.errors import ConfigError, DataError, InterruptedRunError, PipelineError, TrackerWarning, TrainingError
-from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.run_directory import RunDirectory
@@ -425,8 +424,6 @@ class Trainer(Component):
             return
         self._finite_loss(loss)  # never let a checkpoint of NaN replace a good one
         path = self._checkpointer.save(self.step, self._tensors(), self._state())
-        if self.strategy.environment.is_main:
-            report_checkpoint(self.step, path)
         self._call("on_checkpoint", path)
 
     def _tensors(self) -> Tensors:
