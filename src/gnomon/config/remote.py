@@ -7,7 +7,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from email.message import Message
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,22 +41,13 @@ def fetch_config(url: str, timeout_s: float = TIMEOUT_S) -> tuple[Path, str]:
     return folder, name
 
 
-class _SameSchemes(urllib.request.HTTPRedirectHandler):
-    """Follows redirections to http and https only, as urllib would also go to ftp."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Message, newurl: str) -> Any:
-        if urlsplit(newurl).scheme not in ("http", "https"):
-            raise ConfigError(f"'{req.full_url}' sends on to '{newurl}', which is not http or https.")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
-
-
 def _download(url: str, timeout_s: float) -> tuple[str, str]:
     """Return the text at an address and its content type."""
     deadline = time.monotonic() + timeout_s
     request = urllib.request.Request(url, headers={"User-Agent": "gnomon", "Accept": "application/yaml, text/*, */*"})
     data = bytearray()
     try:
-        with urllib.request.build_opener(_SameSchemes).open(request, timeout=timeout_s) as response:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
             while chunk := response.read1(_CHUNK_BYTES):  # a server that sends a byte a second must not hold us
                 data += chunk
                 if len(data) > MAX_BYTES:
