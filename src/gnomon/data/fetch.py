@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, get_worker_info
+from torch.utils.data import ConcatDataset, Dataset, Subset, get_worker_info
 
 from gnomon.data.batch_sampler import BatchRequest
 from gnomon.errors import DataError, GnomonError
@@ -39,7 +39,7 @@ class Fetch(Dataset[Any]):
     def __init__(self, dataset: Any, seed: int) -> None:
         self._dataset = dataset
         self._seed = seed
-        self._is_random = getattr(_innermost(dataset), "draws_random_numbers", True)
+        self._is_random = _draws(dataset)
 
     def __getitems__(self, request: BatchRequest) -> tuple[BatchRequest, list[Any] | GnomonError]:
         """Return the request and its samples."""
@@ -99,10 +99,13 @@ def _default_collate(samples: list[Any]) -> Any:
         ) from None
 
 
-def _innermost(dataset: Any) -> Any:
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return dataset
+def _draws(dataset: Any) -> bool:
+    """Return whether a sample may draw random numbers; True unless the dataset says no."""
+    if isinstance(dataset, Subset):
+        return _draws(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return any(map(_draws, dataset.datasets))
+    return getattr(dataset, "draws_random_numbers", True)
 
 
 @contextmanager
