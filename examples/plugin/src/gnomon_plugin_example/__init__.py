@@ -1,0 +1,1 @@
+"""A plugin of gnomon to copy: two components and a tracker."""
