@@ -6,6 +6,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.gnomon-installed
+DEVELOPED := $(VENV)/.gnomon-developed
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+INSTALL_FAILED = tail -n 30 $(VENV)/install.log >&2; \
+  echo "The installation failed; the whole log is $(VENV)/install.log." >&2; exit 1
 
 .DEFAULT_GOAL := help
 .PHONY: demo test lint check format docs horovod clean help
@@ -13,10 +17,10 @@ INSTALLED := $(VENV)/.gnomon-installed
 demo: $(INSTALLED) ## plan, train, profile and compare a small GPT on this machine; prints the path of report.html
 	@$(BIN)/gnomon exec-pipeline
 
-test: $(INSTALLED) ## run the tests; fails when they cover less than 90% of src
+test: $(DEVELOPED) ## run the tests; fails when they cover less than 90% of src
 	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
 
-lint: $(INSTALLED) ## check format, style, types and who imports whom
+lint: $(DEVELOPED) ## check format, style, types and who imports whom
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
@@ -24,15 +28,15 @@ lint: $(INSTALLED) ## check format, style, types and who imports whom
 
 check: lint test ## everything that a change must pass: lint, then test
 
-format: $(INSTALLED) ## rewrite the sources in the house format
+format: $(DEVELOPED) ## rewrite the sources in the house format
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-docs: $(INSTALLED) ## build the documentation into site/
+docs: $(DEVELOPED) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Documentation: site/index.html"
 
-horovod: $(INSTALLED) ## build Horovod into the environment (about 5 minutes); its tests run when it is there
+horovod: $(DEVELOPED) ## build Horovod into the environment (about 5 minutes); its tests run when it is there
 	@tools/install_horovod.sh $(BIN)/python
 
 clean: ## remove the environment, caches and built documentation; keeps runs/
@@ -51,7 +55,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu it needs one more package: apt-get install python3-venv" >&2; \
 	  exit 1; }
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[torch,dev]' \
-	  >$(VENV)/install.log 2>&1 || { tail -n 30 $(VENV)/install.log >&2; \
-	  echo "The installation failed; the whole log is $(VENV)/install.log." >&2; exit 1; }
+	@$(PIP) -e '.[torch]' >$(VENV)/install.log 2>&1 || { $(INSTALL_FAILED); }
+	@touch $@
+
+$(DEVELOPED): $(INSTALLED)
+	@echo "Installing what the tests need: trackers, Lightning, Ray, DeepSpeed, TensorFlow (once; a few minutes) ..."
+	@$(PIP) -e '.[torch,dev]' >>$(VENV)/install.log 2>&1 || { $(INSTALL_FAILED); }
 	@touch $@
