@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import time
 import warnings
 from pathlib import Path
 
@@ -19,7 +20,17 @@ ROW = {"step": 10, "tokens": 640, "loss": 2.5, "lr": 1e-3, "grad_norm": 1.0, "st
 
 
 def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Return the rows without the time at which they were written."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in row.items() if key != "time_s"} for row in rows]
+
+
+def test_each_row_says_when_it_was_written(tmp_path):
+    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
+    before = time.time()
+    tracker.log({"step": 1})
+    row = json.loads((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"))
+    assert before - 0.001 <= row["time_s"] <= time.time() + 0.001
 
 
 def test_each_row_is_in_the_file_at_once_and_appended_to_what_is_there(tmp_path):

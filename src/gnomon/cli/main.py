@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gnomon import __version__
-from gnomon.cli import calibrate, ckpt, compare, convert, exec_pipeline, plan, plugins, profile, report, topo
+from gnomon.cli import calibrate, ckpt, compare, convert, exec_pipeline, plan, plugins, profile, report, topo, track, ui
 from gnomon.cli._run import run
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ app.add_typer(profile.app, name="profile")
 app.add_typer(convert.app, name="convert")
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(topo.app, name="topo")
+app.add_typer(track.app, name="track")
+app.add_typer(ui.app, name="ui")
 app.command("compare")(compare.command)
 app.command("report")(report.command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,17 @@ from rich.live import Live
 from rich.text import Text
 
 from gnomon.track.base import Tracker
+from gnomon.track.settings import TrackerSettings
 from gnomon.units import format_count, format_percent, format_seconds
+
+REFRESH_S = 0.1
 
 
 class ConsoleTracker(Tracker):
-    """Rewrites its line on a terminal; elsewhere it prints a line about every tenth of the run."""
+    """Rewrites its line on a terminal, ten times a second at most; elsewhere it prints one every tenth of the run."""
+
+    in_loop = True
+    settings = TrackerSettings
 
     def __init__(self, num_steps: int, console: Console | None = None) -> None:
         self._num_steps = num_steps
@@ -22,25 +29,37 @@ class ConsoleTracker(Tracker):
         self._live: Live | None = None
         self._eval_loss: float | None = None
         self._next_step = 0
+        self._shown_at_s = 0.0
+        self._unshown: Mapping[str, Any] | None = None
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Show a training row; the loss of an evaluation row is shown with the training rows that follow."""
+        """Show a training row; the loss of an evaluation row is shown with the training rows that follow.
+
+        Rows without a loss are not shown.
+        """
         if "eval_loss" in row:
             self._eval_loss = row["eval_loss"]
             if not self._console.is_terminal:
                 self._console.print(f"step {row['step']}/{self._num_steps}  eval loss {row['eval_loss']:.4f}")
             return
-        line = format_row(row, self._num_steps, self._eval_loss)
+        if not any(key.endswith("loss") for key in row):
+            return
         if self._console.is_terminal:
-            self._show(line)
+            if time.monotonic() - self._shown_at_s >= REFRESH_S:
+                self._show(format_row(row, self._num_steps, self._eval_loss))
+                self._unshown = None
+            else:
+                self._unshown = row
         elif row["step"] >= self._next_step or row["step"] == self._num_steps:
-            self._console.print(line)
+            self._console.print(format_row(row, self._num_steps, self._eval_loss))
             tenth = max(1, self._num_steps // 10)
             self._next_step = (row["step"] // tenth + 1) * tenth
 
     def close(self) -> None:
         """Leave the last line on the terminal."""
         if self._live is not None:
+            if self._unshown is not None:
+                self._show(format_row(self._unshown, self._num_steps, self._eval_loss))
             self._live.stop()
             self._live = None
 
@@ -50,14 +69,19 @@ class ConsoleTracker(Tracker):
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         self._live.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
+        self._shown_at_s = time.monotonic()
 
 
 def format_row(row: Mapping[str, Any], num_steps: int, eval_loss: float | None = None) -> str:
     """Return the line of one training row."""
     step = row["step"]
-    parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}", f"loss {row['loss']:.4f}"]
+    parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}"]
+    losses = {key: value for key, value in row.items() if key.endswith("loss") and isinstance(value, float)}
+    parts += [f"{key.replace('_', ' ')} {value:.4f}" for key, value in losses.items()]
     if eval_loss is not None:
         parts.append(f"eval {eval_loss:.4f}")
+    if row.get("step_time_s") is None:
+        return "  ".join(parts)
     parts.append(f"{format_seconds(row['step_time_s'])}/step")
     if row.get("tokens_per_s") is not None:
         parts.append(f"{format_count(row['tokens_per_s'])} tokens/s")
