@@ -93,7 +93,7 @@ def _problem(text: str) -> str | None:
     try:
         found = version(name)
     except PackageNotFoundError:
-        installed = {point.dist.name for point in points if point.dist is not None}
+        installed = {canonicalize_name(point.dist.name) for point in points if point.dist is not None}
         near = did_you_mean(name, installed)
         return f"'{text}' is not installed{' (' + near.rstrip('?.') + '?)' if near.startswith('Did') else ''}"
     if not requirement.specifier.contains(found, prereleases=True):
