@@ -62,6 +62,11 @@ class Examples:
                 "Give all inputs one shape, and all targets one."
             ) from None
 
+    def example(self) -> Array:
+        """Return the first input."""
+        first: Array = self.take(BatchRequest(epoch=0, indices=[0], num_real=1))[0][0]
+        return first
+
     def _pair(self, epoch: int, index: int) -> tuple[Array, Array]:
         if getattr(self._data, "draws_random_numbers", True):
             with _seeded(self._seed, epoch, index):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from functools import cache
 from typing import Any
 
 from gnomon.errors import ConfigError, LaunchError
@@ -19,6 +20,7 @@ def check_installed() -> None:
         )
 
 
+@cache
 def tensorflow() -> Any:
     """Return the module tensorflow; raise ConfigError when it does not load."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on CPU features are no news to the user
@@ -29,6 +31,7 @@ def tensorflow() -> Any:
         raise ConfigError(f"TensorFlow does not load: {error}. {advice}") from None
 
 
+@cache
 def keras() -> Any:
     """Return the module keras with TensorFlow behind it; raise LaunchError when it was told to use another backend."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -1,0 +1,30 @@
+"""How a training run that does not reach its last step says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gnomon.errors import InterruptedRunError, TrainingError
+from gnomon.train.config import TrainingConfig
+
+_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR2": 140}
+
+
+def diverged(found: str, step: int, config: TrainingConfig, newest: Path | None) -> TrainingError:
+    """Return the error for a loss or norm that is not finite; `found` says which, `newest` is the last checkpoint."""
+    advice = f"'{newest}' is the last good checkpoint: continue from it" if newest else "Start again"
+    return TrainingError(
+        f"{found} at step {step} with learning_rate={config.learning_rate:g}, precision={config.precision}. "
+        f"{advice} with a lower learning_rate, more warmup_steps or a lower "
+        f"grad_clip{', and resume=true' if newest else ', in another run_dir'}."
+    )
+
+
+def interrupted(signal_name: str, step: int, num_steps: int, checkpoint: Path | None) -> InterruptedRunError:
+    """Return the error after a signal, once the checkpoint is complete; its exit code is that of the signal."""
+    error = InterruptedRunError(
+        f"{signal_name} arrived; training stopped after step {step} of {num_steps}. "
+        f"The checkpoint '{checkpoint}' is complete; continue from it with resume=true."
+    )
+    error.exit_code = _EXIT_CODES.get(signal_name, InterruptedRunError.exit_code)
+    return error
