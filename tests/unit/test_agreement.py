@@ -1,14 +1,16 @@
 """What ranks decide together, with ranks that are played by one process."""
 
+import warnings
+
 import torch
 
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.signals import StopFlag
+from gnomon.runtime.warnings import show_on_stdout
 from gnomon.strategy.collectives import AloneCollectives
 from gnomon.strategy.single import SingleStrategy
 from gnomon.train import agreement
 from gnomon.train.agreement import StopAgreement
-from gnomon.train.worker import show_warning
 
 
 class TwoRanks(SingleStrategy):
@@ -71,8 +73,9 @@ def test_one_rank_that_is_told_to_stop_stops_all():
 def test_our_warnings_are_shown_to_the_user_and_others_are_logged(capsys):
     from gnomon.errors import CheckpointWarning
 
-    show_warning(CheckpointWarning("it is damaged."), CheckpointWarning, "file.py", 3)
-    show_warning(FutureWarning("deprecated"), FutureWarning, "file.py", 3)
+    with show_on_stdout():
+        warnings.showwarning(CheckpointWarning("it is damaged."), CheckpointWarning, "file.py", 3)
+        warnings.showwarning(FutureWarning("deprecated"), FutureWarning, "file.py", 3)
     captured = capsys.readouterr()
     assert captured.out == "CheckpointWarning: it is damaged.\n"
     assert captured.err.startswith("file.py:3: FutureWarning: deprecated")

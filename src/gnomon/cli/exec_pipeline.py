@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +59,10 @@ def command(
         bool, typer.Option("--install-plugins", help="Install missing plugins of the configuration, after asking.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --install-plugins: do not ask.")] = False,
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", help="Run every step on so many processes at once.", min=1, show_default="this one"),
+    ] = None,
     trust: Annotated[
         list[str] | None, typer.Option("--trust", help="Package that _target_ may name; repeatable.", metavar="PKG")
     ] = None,
@@ -73,15 +79,22 @@ def command(
         return
     if install_plugins:
         _install_plugins([job.config for job in jobs], yes)
+    run = run_job if ranks is None else _on_ranks(ranks)
     documents = []
     for job in jobs:
         with stdout_to_stderr() if as_json else nullcontext():
-            result = run_job(job, pipe_key=pipe_key, steps=steps, trusted=trust or ())
+            result = run(job, pipe_key=pipe_key, steps=steps, trusted=trust or ())
         documents.append(_document(result))
         if not as_json and isinstance(result.output, Path):
             typer.echo(str(result.output))
     if as_json:
         print_json(documents if multirun else documents[0])
+
+
+def _on_ranks(ranks: int) -> Callable[..., JobResult]:
+    from gnomon.pipeline.ranks import run_job_on_ranks
+
+    return partial(run_job_on_ranks, ranks=ranks)
 
 
 def _as_overrides(**flags: str | None) -> list[str]:

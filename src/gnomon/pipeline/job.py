@@ -15,7 +15,7 @@ from gnomon.config import compose, expand_sweep, instantiate, is_url, locate_con
 from gnomon.config.plugins import check_plugins, wanted_plugins
 from gnomon.errors import ConfigError, PipelineError, did_you_mean
 from gnomon.pipeline.pipeline import Pipeline
-from gnomon.pipeline.run import resolved_config
+from gnomon.runtime.resolved import resolved_config
 
 PIPE_KEYS = ("training_pipeline", "pipeline")
 
@@ -62,7 +62,7 @@ def run_job(job: Job, pipe_key: str | None = None, steps: str | None = None, tru
     """Build the pipeline of a job and run it, or only the chosen `steps`; raise ConfigError or PipelineError.
 
     Without `pipe_key` and `steps`, the configuration's own keys `pipe_key` and `pipe_steps` count. The steps find the
-    resolved configuration in `gnomon.pipeline.run.config_yaml`.
+    resolved configuration in `gnomon.runtime.resolved.config_yaml`.
     """
     component = build(job.config, pipe_key, trusted)
     chosen = _steps_of(job.config) if steps is None else steps

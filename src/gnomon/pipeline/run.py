@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 from gnomon.errors import RunDirectoryError
+from gnomon.runtime.resolved import config_yaml
 from gnomon.runtime.run_directory import RunDirectory, already_taken
 from gnomon.runtime.versions import describe_environment
-
-_resolved: ContextVar[str | None] = ContextVar("resolved_config", default=None)
-
-
-@contextmanager
-def resolved_config(text: str) -> Iterator[None]:
-    """Make `text` the configuration that `create_run` saves, for the steps that run inside."""
-    token = _resolved.set(text)
-    try:
-        yield
-    finally:
-        _resolved.reset(token)
 
 
 def create_run(run_dir: str | Path, own_settings: str) -> RunDirectory:
     """Make the run directory with the resolved configuration, or `own_settings` for a step that is used alone."""
-    text = _resolved.get()
-    return RunDirectory.create(run_dir, own_settings if text is None else text, describe_environment())
+    return RunDirectory.create(run_dir, config_yaml(own_settings), describe_environment())
 
 
 def refuse_taken(run_dir: str | Path) -> None:

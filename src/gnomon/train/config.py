@@ -17,7 +17,9 @@ from pydantic import (
 
 from gnomon.data.text import VOCAB_SIZE, TextData
 from gnomon.errors import LayoutError
+from gnomon.plan.own_loop import check_own_loop, check_split
 from gnomon.spec import Layout, ModelSpec, Noun, Workload
+from gnomon.track.registry import Trackers
 
 
 class StrategySettings(BaseModel):
@@ -60,6 +62,7 @@ class TrainingConfig(Noun):
     keep_every: NonNegativeInt = Field(default=0, description="keep those of every so many steps for good")
     resume: bool = Field(default=False, description="continue run_dir from its newest checkpoint, if there is one")
     progress: bool = Field(default=True, description="show a line of progress")
+    trackers: Trackers = Field(default=(), description="where metrics go besides metrics.jsonl: names, or mappings")
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
@@ -100,11 +103,15 @@ class GPTTrainingConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _check_layout(self) -> Self:
-        if self.layout != Layout(dp=self.layout.dp):
+        check_own_loop(self.layout, self.workload)
+        if not self._needs_mesh:
+            return self
+        if self.strategy_name not in ("auto", "mesh"):
             raise LayoutError(
-                f"The layout is {_describe(self.layout)}, but this trainer splits the batch only. "
-                "Set tp, pp, cp and ep to 1 and zero_stage to 0; gnomon plan can estimate the others."
+                f"The layout is {_describe(self.layout)}, but strategy={self.strategy_name} splits the batch only. "
+                "Set strategy=mesh (or auto), or a layout with dp alone."
             )
+        check_split(self.model, self.layout, self.workload)
         return self
 
     @model_validator(mode="after")
@@ -143,6 +150,24 @@ class GPTTrainingConfig(TrainingConfig):
                 )
         self.__dict__.update(derived)  # the fields are frozen for everybody else
         return self
+
+    @property
+    def _needs_mesh(self) -> bool:
+        return self.layout != Layout(dp=self.layout.dp)
+
+    @property
+    def strategy_name(self) -> str:
+        """The strategy without its options; `auto` is `mesh` where the layout splits more than the batch."""
+        name = super().strategy_name
+        return "mesh" if name == "auto" and self._needs_mesh else name
+
+    @property
+    def strategy_options(self) -> dict[str, Any]:
+        """The options of the strategy, which for `mesh` are the layout and the precision."""
+        options = super().strategy_options
+        if self.strategy_name != "mesh":
+            return options
+        return {**options, "layout": self.layout, "precision": self.precision}
 
 
 def _describe(layout: Layout) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from gnomon.errors import RunDirectoryError
+from gnomon.runtime.resolved import config_yaml
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.runtime.versions import describe_environment
 from gnomon.train.config import TrainingConfig
@@ -30,7 +31,7 @@ def open_run(config: TrainingConfig) -> tuple[RunDirectory, int]:
                 "Choose another run_dir, or continue this one with resume=true (in a pipeline training.resume=true)."
             )
     else:
-        run = RunDirectory.create(path, config.to_yaml(), describe_environment())
+        run = RunDirectory.create(path, config_yaml(config.to_yaml()), describe_environment())
     return run, _lock(run)
 
 

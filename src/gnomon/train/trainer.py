@@ -25,6 +25,7 @@ from gnomon.runtime.signals import StopFlag
 from gnomon.strategy.base import Strategy, Tensors
 from gnomon.strategy.registry import create_strategy
 from gnomon.track.base import Tracker
+from gnomon.track.registry import parse_trackers
 from gnomon.train.agreement import StopAgreement, on_main_rank
 from gnomon.train.batches import count_samples, endless, move
 from gnomon.train.best import BestMetric
@@ -40,6 +41,7 @@ from gnomon.train.precision import create_scaler, in_precision
 from gnomon.train.retention import Retention
 from gnomon.train.run_files import drop_later_rows, open_run, write_settings
 from gnomon.train.schedule import learning_rates
+from gnomon.train.scheduler import ResumableScheduler
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -159,7 +161,7 @@ class Trainer(Component):
                 if self.config.resume:
                     self._restore(self._checkpointer, run)
                 on_main_rank(self.strategy, lambda: write_settings(run, self.config))
-                on_main_rank(self.strategy, lambda: self.trackers.extend(self.create_trackers(run)))
+                self._open_trackers(run)
                 self.train(StopAgreement(self.strategy, flag, self.step))
                 self.on_trained()
                 self._checkpointer.wait()
@@ -187,7 +189,8 @@ class Trainer(Component):
         # every step reads these two, and a pydantic model answers ten times slower than a plain attribute
         self._accumulation, self._grad_clip = config.accumulation, config.grad_clip
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self._schedule, self._scheduler = self.create_schedule(), self.create_scheduler()
+        self._schedule, scheduler = self.create_schedule(), self.create_scheduler()
+        self._scheduler = None if scheduler is None else ResumableScheduler(scheduler)
         self._scaler = create_scaler(config.precision, self.strategy)
         self._average = None if config.ema_decay is None else WeightAverage(self.module, config.ema_decay)
         self._best = self._create_best()
@@ -211,7 +214,7 @@ class Trainer(Component):
             for callback in self._on_step_end:
                 callback(self, loss)
             for every, act in actions:
-                if self.step % every == 0 or self.step == num_steps:
+                if self.step % every == 0 or self.step == num_steps or self.is_done:
                     act(loss)
             if self.step < num_steps and stop.reached(self.step):
                 self._interrupt(loss, stop.signal_name())
@@ -282,20 +285,24 @@ class Trainer(Component):
             warnings.warn(f"A tracker failed: {type(error).__name__}: {error}", TrackerWarning, stacklevel=2)
 
     def create_trackers(self, run: RunDirectory) -> list[Tracker]:
-        """Return what takes the rows of the run; called on rank 0 only."""
-        from gnomon.track.console import ConsoleTracker
-        from gnomon.track.jsonl import JsonlTracker
+        """Return what takes the rows of the run; called on every rank, on rank 0 first."""
+        from gnomon.track.collection import create_trackers
 
-        trackers: list[Tracker] = [JsonlTracker(run.metrics)]
-        if self.config.progress:
-            trackers.append(ConsoleTracker(self.config.num_steps))
-        return trackers
+        settings = self.config.trackers
+        if self.config.progress and all(each.name != "console" for each in settings):
+            settings = (*settings, *parse_trackers("console"))
+        return [create_trackers(settings, run, self.strategy.environment, self.config.num_steps)]
 
     # What the loop does now and then
 
     def _open_run(self) -> RunDirectory:
         run, self._lock = open_run(self.config)
         return run
+
+    def _open_trackers(self, run: RunDirectory) -> None:
+        on_main_rank(self.strategy, lambda: self.trackers.extend(self.create_trackers(run)))
+        if not self.strategy.environment.is_main:
+            self.trackers.extend(self.create_trackers(run))
 
     def _create_checkpointer(self, run: RunDirectory) -> Checkpointer:
         retention = Retention(newest=self.config.keep_checkpoints, every=self.config.keep_every)
@@ -324,7 +331,7 @@ class Trainer(Component):
             callback(self, *arguments)
 
     def _actions(self, clock: StepClock) -> list[tuple[int, Callable[[Tensor], None]]]:
-        """Return what is on, with its interval; each is also done at the last step."""
+        """Return what is on, with its interval; all of it is also done at the last step, early or not."""
         every = self.config
         actions: list[tuple[int, Callable[[Tensor], None]]] = [
             (every.log_every, lambda loss: self._log(loss, clock)),
