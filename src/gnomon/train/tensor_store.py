@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from gnomon.errors import CheckpointError
 
-__all__ = ["CheckpointException", "load_tensors", "save_tensors", "stored_names"]
+__all__ = ["CheckpointException", "load_tensors", "read_tensors", "save_tensors", "stored_names"]
 
 _METADATA_FILE = ".metadata"
 _METADATA_CLASSES = {
@@ -55,6 +55,21 @@ def load_tensors(tensors: dict[str, Any], folder: Path, distributed: bool, group
 def stored_names(folder: Path) -> set[str]:
     """Return the dotted names of the stored tensors; raise CheckpointError for a file that holds anything else."""
     return set(_TensorReader(folder).read_metadata().state_dict_metadata)
+
+
+def read_tensors(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """Return the whole tensors whose dotted name starts with `prefix`, without it; needs no other rank.
+
+    Raises CheckpointError and CheckpointException for a file that is damaged.
+    """
+    stored = _TensorReader(folder).read_metadata().state_dict_metadata
+    tensors = {
+        name: torch.empty(item.size, dtype=item.properties.dtype)
+        for name, item in stored.items()
+        if name.startswith(prefix) and not isinstance(item, BytesStorageMetadata)
+    }
+    load_tensors(tensors, folder, distributed=False)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 class _TensorReader(FileSystemReader):
