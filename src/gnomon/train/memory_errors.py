@@ -18,9 +18,9 @@ def explain_out_of_memory(step: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        first_line = (str(error).strip().splitlines() or ["the process has no memory left"])[0]
+        first_line = (str(error).strip().splitlines() or ["the process has no memory left"])[0].rstrip(".")
         raise TrainingError(
-            f"Out of memory in step {step + 1}: {first_line} Halve micro_batch and double the accumulation, which "
+            f"Out of memory in step {step + 1}: {first_line}. Halve micro_batch and double the accumulation, which "
             "gives the same result, shorten the sequence, use precision=bf16, or shard the model (strategy=fsdp)."
         ) from error
 

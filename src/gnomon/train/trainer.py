@@ -185,7 +185,6 @@ class Trainer(Component):
         self.loader = self.create_loader()
         if config.eval_every:
             self._evaluation_batches()  # what is wrong with them is better said now than after an hour
-        seed_everything(config.seed, environment.rank)
         # every step reads these two, and a pydantic model answers ten times slower than a plain attribute
         self._accumulation, self._grad_clip = config.accumulation, config.grad_clip
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -201,6 +200,7 @@ class Trainer(Component):
         self._validation_step = in_precision(self.validation_step, config.precision, self.device)
         self._batches = endless(self.loader, self.device)
         self._on_step_end = overridden(self.callbacks, "on_step_end")
+        seed_everything(config.seed, environment.rank)
 
     def train(self, stop: StopAgreement) -> None:
         """Run the steps that are left, and log, evaluate and save as often as the configuration says."""
@@ -300,9 +300,11 @@ class Trainer(Component):
         return run
 
     def _open_trackers(self, run: RunDirectory) -> None:
+        generators = rng_state()
         on_main_rank(self.strategy, lambda: self.trackers.extend(self.create_trackers(run)))
         if not self.strategy.environment.is_main:
             self.trackers.extend(self.create_trackers(run))
+        set_rng_state(generators)  # trackers draw random numbers: rich does when it is imported
 
     def _create_checkpointer(self, run: RunDirectory) -> Checkpointer:
         retention = Retention(newest=self.config.keep_checkpoints, every=self.config.keep_every)
