@@ -58,7 +58,7 @@ def decode(stored: Any, read: Read, allow_pickle: bool = False) -> Any:
     if not isinstance(stored, dict):
         return stored
     kind = next(iter(stored), "")
-    content = stored.get(kind)
+    content: Any = stored.get(kind)
     if kind in ("list", "tuple"):
         items = [decode(item, read, allow_pickle) for item in content]
         return items if kind == "list" else tuple(items)
