@@ -81,6 +81,43 @@ def test_launches_show_on_a_synchronous_device_and_hide_on_an_asynchronous_one()
     assert bound.step_time_s == pytest.approx(launches * 1.0)
 
 
+def layer_launches(cases: Cases, phase: str) -> float:
+    found = [o for o in training_operators(cases) if o.place == "layer" and o.phase == phase]
+    return float(sum(np.ravel(o.calls * o.launches)[0] for o in found))
+
+
+def test_recomputation_launches_the_forward_of_its_layers_once_more():
+    dispatch_s, workload = 1e-3, Workload(seq_len=64, global_batch=4, micro_batch=2)
+    cluster = constant_cluster(dispatch_s=dispatch_s)
+    once, again, half = (
+        plan(TINY, cluster, Layout(recompute=mode, recompute_share=share), workload).time.idle_s
+        for mode, share in (("none", 1.0), ("full", 1.0), ("full", 0.5))
+    )
+    forward = 2 * TINY.num_layers * layer_launches(cases_of(micro_batch=2), "forward") * dispatch_s
+    assert forward > 0
+    assert again - once == pytest.approx(forward, rel=1e-12)
+    assert half - once == pytest.approx(0.5 * forward, rel=1e-12)
+
+
+def test_a_layer_launches_what_that_of_megatron_lm_does():
+    # ParallelTransformerLayer in megatron/model/transformer.py of 2021: 2 norms, the product of queries, keys and
+    # values and its bias, scores, softmax, dropout, values, their transposition, output, 2 fused sums of bias, dropout
+    # and residual, 2 products with the fused GELU between them
+    forward = 2 + 2 + 4 + 1 + 1 + 2 + 3
+    # the two gradients of 6 products and the one of all else that is not joined, the scaling of queries and keys, their
+    # joining with values, 2 sums into the residual; not counted: the sums of 4 bias gradients
+    backward = 12 + 2 + 1 + 1 + 2 + 1 + 2 + 1 + 2
+    model = TINY.model_copy(update={"norm": "layernorm", "position": "learned"})
+    cases = Cases.of(
+        model, constant_cluster(), Layout(), Workload(seq_len=64, global_batch=4, dropout=True), load_stack("megatron")
+    )
+    assert layer_launches(cases, "forward") == forward
+    fused = dataclasses.replace(cases, flash=array(1.0))
+    unfused = {o.name for o in training_operators(cases)} - {o.name for o in training_operators(fused)}
+    assert {"attention scaling", "qkv gradient"} <= unfused
+    assert layer_launches(cases, "backward") == backward
+
+
 def test_arrays_give_the_same_as_scalars():
     cluster = constant_cluster(dispatch_s=1e-6)
     sizes = [(1, 16, 1), (2, 32, 2), (4, 64, 8)]

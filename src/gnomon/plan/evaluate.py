@@ -151,8 +151,7 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         "shard": exposed_s(both, NONE, backward + weight, storage.overlap_shard),
         "offload": exposed_s(2.0 * kept / cases.host_bandwidth, NONE, forward + backward + weight, np.ones(1)),
     }
-    whole = forward + backward + weight
-    more = 1.0 + again * forward / np.where(whole > 0, whole, 1.0)
+    host_again = again * (layer.host - layer.host_backward)
     launches = work.collectives * (2.0 + again) + 6.0 * (gather > 0)
     return LayerTimes(
         passes={
@@ -162,9 +161,9 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         },
         exposed={kind: wait + forward_waits.get(kind, NONE) for kind, wait in backward_waits.items()},
         recompute_s=recompute,
-        host=layer.host * more + launches * storage.collective_dispatch_s,
-        host_backward=layer.host_backward * more,
-        stalls=layer.stalls * more,
+        host=layer.host + host_again + launches * storage.collective_dispatch_s,
+        host_backward=layer.host_backward + host_again,
+        stalls=layer.stalls + again * (layer.stalls - layer.stalls_backward),
     )
 
 

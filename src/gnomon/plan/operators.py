@@ -72,7 +72,9 @@ def _layer(cases: Cases) -> Iterator[Operator]:
     yield _memory(cases, "residual", "elementwise_s", "stream_add", joins, hidden, "backward")
     yield from _both(cases, "dropout", "dropout", 2.0 * cases.dropout, hidden, same=True)
     qkv = cases.tokens * (model.query + 2 * model.key_value) / cases.split.tp
-    yield _memory(cases, "qkv gradient", "elementwise_s", "copy", 1.0 - cases.storage.fused, qkv, "backward")
+    # the gradients of the three slices of one product are put together, unless a fused attention kernel writes them so
+    apart = np.maximum(1.0 - cases.storage.fused, 1.0 - cases.flash)
+    yield _memory(cases, "qkv gradient", "elementwise_s", "copy", apart, qkv, "backward")
     yield from _casts(cases, "activation casts", "elementwise_s", 2.0, hidden, "layer")
 
 
@@ -192,6 +194,9 @@ def _unfused_attention(cases: Cases) -> Iterator[Operator]:
         yield _memory(cases, f"attention {kind}", "attention_s", kind, some, scores)
         back = "softmax_backward" if kind == "softmax" else kind
         yield _memory(cases, f"attention {kind}", "attention_s", back, some, scores, "backward")
+    # the factor 1 / sqrt(head size) of the scores, a kernel of its own on the gradients of queries and keys
+    scaled = cases.tokens * (model.query + model.key_value) / split.tp
+    yield _memory(cases, "attention scaling", "attention_s", "copy", calls, scaled, "backward", launches=2.0)
 
 
 def _elementwise(cases: Cases) -> Iterator[Operator]:

@@ -30,9 +30,9 @@ class PricedOperator:
 class Work:
     """Device seconds by pass (forward, input gradient, weight gradient), and the same seconds by term.
 
-    `attention` is the part of the forward that is attention. `host` is what its launches take, `host_backward` those
-    of the backward pass; `stalls` is the sum over operators of what a launch takes longer than the operator, which
-    shows where the host cannot run ahead.
+    `attention` is the part of the forward that is attention. `host` is what its launches take; `stalls` is the sum over
+    operators of what a launch takes longer than the operator, which shows where the host cannot run ahead. Those of the
+    backward pass are also given alone.
     """
 
     passes: dict[str, Array]
@@ -41,6 +41,7 @@ class Work:
     host: Array
     host_backward: Array
     stalls: Array
+    stalls_backward: Array
 
 
 def price(operator: Operator, cases: Cases) -> PricedOperator:
@@ -66,7 +67,7 @@ def work_at(priced: Iterable[PricedOperator], place: Place) -> Work:
     """Return the sums over the operators of one place."""
     passes = {name: np.zeros(1) for name in PASSES}
     terms: dict[str, Array] = {}
-    attention, host, backward, stalls = (np.zeros(1) for _ in range(4))
+    attention, host, backward, stalls, stalls_backward = (np.zeros(1) for _ in range(5))
     for item in priced:
         operator = item.operator
         if operator.place != place:
@@ -78,8 +79,18 @@ def work_at(priced: Iterable[PricedOperator], place: Place) -> Work:
             attention = attention + item.device_s
         host = host + item.launch_s
         backward = backward + item.launch_s * (operator.phase == "backward")
-        stalls = stalls + np.maximum(item.launch_s - item.device_s, 0.0)
-    return Work(passes=passes, terms=terms, attention=attention, host=host, host_backward=backward, stalls=stalls)
+        waited = np.maximum(item.launch_s - item.device_s, 0.0)
+        stalls = stalls + waited
+        stalls_backward = stalls_backward + waited * (operator.phase == "backward")
+    return Work(
+        passes=passes,
+        terms=terms,
+        attention=attention,
+        host=host,
+        host_backward=backward,
+        stalls=stalls,
+        stalls_backward=stalls_backward,
+    )
 
 
 def total(arrays: Iterable[Array]) -> Array:
