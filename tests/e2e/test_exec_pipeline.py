@@ -32,6 +32,22 @@ class Sleep(Component):
         print("asleep", flush=True)
         time.sleep(60)
 """
+TWO_STEPS = """\
+import pathlib, sys, time
+import numpy as np
+from gnomon.component import Component
+
+class Make(Component):
+    def execute(self) -> np.ndarray:
+        print("make", file=sys.stderr, flush=True)
+        return np.arange(4)
+
+class Wait(Component):
+    def execute(self, data: np.ndarray) -> int:
+        print("wait", file=sys.stderr, flush=True)
+        time.sleep(0 if pathlib.Path("go").exists() else 60)
+        return int(data.sum())
+"""
 
 
 @pytest.mark.torch_dist
@@ -81,6 +97,27 @@ def test_ctrl_c_is_one_message(tmp_path):
     assert time.monotonic() - started < 10
     assert process.returncode == 130
     assert err == "error: Interrupted.\n"
+
+
+def test_a_killed_pipeline_goes_on_where_it_was(tmp_path):
+    """kill -9 in the second step: the first is not run again, and the second begins anew."""
+    (tmp_path / "two.py").write_text(TWO_STEPS)
+    (tmp_path / "two.yaml").write_text(
+        "pipeline: {_target_: gnomon.pipeline.Pipeline, cache: true, cache_dir: kept,"
+        " steps: {make: {_target_: two.Make}, wait: {_target_: two.Wait}}}\n"
+    )
+    command = [*GNOMON, "exec-pipeline", "--config", "two.yaml", "--json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert [process.stderr.readline().split()[0] for _ in range(3)] == ["make", "✓", "wait"]
+    process.kill()
+    process.communicate(timeout=30)
+    (tmp_path / "go").touch()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert [line.split()[:2] for line in done.stderr.splitlines()] == [["✓", "make"], ["wait"], ["✓", "wait"]]
+    document = json.loads(done.stdout)
+    assert document["cached"] == ["make"]
+    assert document["result"] == 6
 
 
 def test_the_packaged_demo_is_complete():

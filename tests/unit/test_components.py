@@ -253,6 +253,12 @@ def test_lines_of_nested_pipelines_tell_where(capsys):
     assert lines == ["outer.inner", "outer", "last"]
 
 
+def test_one_rank_prints(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    Pipeline([Numbers()]).execute()
+    assert capsys.readouterr().err == ""
+
+
 # One component as a program
 
 

@@ -18,6 +18,7 @@ from gnomon.errors import ConfigError
     ("arguments", "expected"),
     [
         ((0, 3), [0, 1, 2]),
+        ((3,), [0, 1, 2]),
         ((3, 0, -1), [3, 2, 1]),
         ((1, 10, 4), [1, 5, 9]),
         ((3, 3), []),

@@ -45,8 +45,8 @@ def settings_of(component: Component) -> dict[str, Any] | None:
     """
     record = component.__dict__.get(_RECORD)
     if record is not None:
-        signature, args, kwargs = record
-        bound = signature.bind(component, *args, **kwargs)
+        args, kwargs = record
+        bound = inspect.signature(type(component).__init__).bind(component, *args, **kwargs)
         bound.apply_defaults()
         return dict(list(bound.arguments.items())[1:])
     if dataclasses.is_dataclass(component):
@@ -60,7 +60,7 @@ def _remembering(init: Any) -> Any:
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         if _RECORD not in self.__dict__:
-            self.__dict__[_RECORD] = (inspect.signature(init), args, kwargs)  # past any __setattr__ of the class
+            self.__dict__[_RECORD] = (args, kwargs)  # past any __setattr__ of the class
         init(self, *args, **kwargs)
 
     return wrapped

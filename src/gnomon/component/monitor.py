@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from gnomon.units import format_seconds
 
 Execute = TypeVar("Execute", bound=Callable[..., Any])
 
+_RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _running: ContextVar[Component | None] = ContextVar("running", default=None)
 _labels: ContextVar[tuple[str, ...]] = ContextVar("labels", default=())
 
@@ -67,7 +69,9 @@ def monitor(execute: Execute) -> Execute:
 
 
 def print_step(mark: str, label: str, note: str) -> None:
-    """Print one line about a step on stderr, so that stdout stays for results."""
+    """Print one line about a step on stderr, so that stdout stays for results; of several ranks the first does."""
+    if next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), "0") != "0":
+        return
     from rich.text import Text
 
     from gnomon.console import make_console

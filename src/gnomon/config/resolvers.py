@@ -30,8 +30,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def number_range(start: Number, stop: Number, step: Number = 1) -> list[Number]:
-    """Return start, start + step, ... below `stop` (above it for a negative step); raise ConfigError if step is 0."""
+def number_range(start: Number, stop: Number | None = None, step: Number = 1) -> list[Number]:
+    """Return start, start + step, ... below `stop` (above it for a negative step); raise ConfigError if step is 0.
+
+    As in Python, one number is where to stop, and the range starts at 0.
+    """
+    start, stop = (0, start) if stop is None else (start, stop)
     if not all(isinstance(value, int | float) for value in (start, stop, step)):
         raise ConfigError(f"${{gnomon.range:{start},{stop},{step}}} needs numbers.")
     if step == 0:
