@@ -46,7 +46,7 @@ def rank_job(config: GPTTrainingConfig) -> RankJob:
         module="gnomon.train.worker",
         arguments=(str(path),),
         log_dir=run_dir.with_name(f"{run_dir.name}-logs"),
-        ranks=config.layout.dp,
+        ranks=config.layout.num_ranks,
         threads_per_rank=1,
     )
 

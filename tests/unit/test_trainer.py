@@ -209,10 +209,9 @@ def test_the_wrong_number_of_ranks_and_a_validation_text_too_short_are_errors(tm
     data = {**tiny_config(tmp_path / "run").data.to_mapping(), "max_bytes": 1200, "validation_fraction": 0.05}
     with pytest.raises(DataError, match="The validation text has 60 bytes, which make 1 sequences"):
         GPTTrainer(tiny_config(tmp_path / "run", data=data, eval_every=2)).execute()
-    mixture = {"num_experts": 2, "experts_per_token": 1, "expert_ffn_size": 8}
-    model = {**tiny_config(tmp_path / "run").model.to_mapping(), "moe": mixture}
-    trainer = GPTTrainer(tiny_config(tmp_path / "mixture", model=model))
-    with pytest.raises(SpecError, match="moe"):
+    model = {**tiny_config(tmp_path / "run").model.to_mapping(), "attention_sinks": True}
+    trainer = GPTTrainer(tiny_config(tmp_path / "sinks", model=model))
+    with pytest.raises(SpecError, match="attention_sinks"):
         trainer.execute()
 
 

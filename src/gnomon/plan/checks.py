@@ -9,7 +9,6 @@ from gnomon.plan.schedule import supported
 from gnomon.plan.schedules import CLOSED_FORMS
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.spec.layout import SCHEDULES
-from gnomon.spec.workload import TRAINED_PRECISIONS
 
 MOST_TOKENS = 10**15
 
@@ -29,43 +28,6 @@ def check_sizes(workload: Workload) -> None:
         raise PlanError(
             f"global_batch={workload.global_batch:g} x seq_len={workload.seq_len:g} are "
             f"{workload.tokens_per_step:.3g} tokens per step; at most {MOST_TOKENS:.3g} can be planned."
-        )
-
-
-def check_own_model(model: ModelSpec) -> None:
-    """Raise PlanError for an architecture that can be planned, but not trained by gnomon's own loop."""
-    parts = {
-        "mixture-of-experts layers": model.moe is not None,
-        "latent attention": model.mla is not None,
-        "multi-token-prediction modules": model.num_mtp_layers > 0,
-        "sliding-window layers": model.num_sliding_window_layers > 0,
-    }
-    found = [name for name, has in parts.items() if has]
-    if found:
-        raise PlanError(
-            f"Model '{model.name}' has {found[0]}: it can be planned, but gnomon's own loop trains dense decoders with "
-            "full attention. Choose one of these, or plan it without training."
-        )
-
-
-def check_own_loop(layout: Layout, workload: Workload) -> None:
-    """Raise LayoutError or PlanError for what can be planned, but not trained by gnomon's own loop."""
-    neutral = Layout(dp=layout.dp)
-    for name in type(layout).model_fields:
-        value, wanted = getattr(layout, name), getattr(neutral, name)
-        if value != wanted:
-            raise LayoutError(
-                f"layout.{name}={value} can be planned, but gnomon's own loop trains with data parallelism only. "
-                f"Set {name}={wanted} and use dp."
-            )
-    if workload.precision not in TRAINED_PRECISIONS:
-        raise PlanError(
-            f"workload.precision={workload.precision!r} can be planned, but gnomon's own loop trains in "
-            f"{' or '.join(TRAINED_PRECISIONS)}. Choose one of these."
-        )
-    if workload.stack != "gnomon":
-        raise PlanError(
-            f"workload.stack={workload.stack!r} is other software; gnomon's own loop is stack=gnomon. Leave stack out."
         )
 
 

@@ -85,6 +85,10 @@ class Strategy(ABC):
             raise ValueError("forward_backward needs at least one micro-batch")
         return total
 
+    def evaluate(self, model: nn.Module, validation_step: Callable[[Any], Tensor], batch: Any) -> Tensor:
+        """Return the loss of one micro-batch on this rank, without gradients; its mean over all ranks is the loss."""
+        return validation_step(batch)
+
     def clip(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
         """Scale the gradients so that their norm over all ranks is at most `max_norm`; return the norm before."""
         return nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)

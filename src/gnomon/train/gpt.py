@@ -1,4 +1,4 @@
-"""A dense decoder-only transformer built from a `ModelSpec`: GPT-2 and Llama styles and what lies between."""
+"""A decoder-only transformer built from a `ModelSpec`: GPT-2, Llama and Mixtral styles and what lies between."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 from gnomon.errors import SpecError
 from gnomon.spec import ModelSpec
-
-_ACTIVATIONS = {"gelu": "none", "gelu_tanh": "tanh"}
+from gnomon.train.feed_forward import MLP
+from gnomon.train.moe import Experts, MoE
 
 
 class GPT(nn.Module):
     """Tokens (batch, sequence) of int64 to logits (batch, sequence, vocabulary).
 
     The residual stream stays in the dtype of the weights; autocast lowers the matrix products and the attention.
-    Raises SpecError for what it does not build: mixture of experts, latent attention, sliding windows, sinks.
+    Raises SpecError for what it does not build: latent attention, sliding windows, sinks.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -27,50 +27,56 @@ class GPT(nn.Module):
         self.position_embedding = (
             nn.Embedding(spec.max_seq_len, spec.hidden_size) if spec.position == "learned" else None
         )
-        self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.num_layers))
+        self.blocks = nn.ModuleList(Block(spec, index) for index in range(spec.num_layers))
         self.final_norm = make_norm(spec, spec.hidden_size)
         self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
         if spec.tied_embeddings:
             self.head.weight = self.token_embedding.weight
         self.apply(_initialise)
         for name, parameter in self.named_parameters():
-            if name.endswith(("attention.output.weight", "mlp.down.weight")):
+            if name.endswith(("attention.output.weight", "down.weight", "experts.down")):
                 nn.init.normal_(parameter, std=0.02 / (2 * spec.num_layers) ** 0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the logits of the next token at every position."""
         x = self.embed(tokens)
-        rotation = self.rotation(tokens.shape[1], x)
+        rotation = self.rotation(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x, rotation)
         return self.head(self.final_norm(x))
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Return the embedded tokens, with learned positions added where the model has them."""
-        x = self.token_embedding(tokens)
-        if self.position_embedding is not None:
-            x = x + self.position_embedding.weight[: tokens.shape[1]]
-        return x
+    def embed(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Return the embedded tokens (batch, sequence), with the learned positions added where the model has them.
 
-    def rotation(self, length: int, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        `positions` (sequence,) are those of the tokens in the whole sequence; None: from the first one on.
+        """
+        x = self.token_embedding(tokens)
+        if self.position_embedding is None:
+            return x
+        if positions is None:
+            return x + self.position_embedding.weight[: tokens.shape[1]]  # a slice costs less than a look-up
+        return x + self.position_embedding(positions[None])
+
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the cosines and sines (sequence, head_dim / 2) of rotary positions (arXiv 2104.09864), or None."""
         if self.spec.position != "rope":
             return None
         half = self.spec.head_dim // 2
-        frequencies = 10000.0 ** (-torch.arange(half, device=like.device, dtype=torch.float32) / half)
-        angles = torch.outer(torch.arange(length, device=like.device, dtype=torch.float32), frequencies)
+        frequencies = 10000.0 ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)
+        angles = torch.outer(positions.float(), frequencies)
         return angles.cos(), angles.sin()
 
 
 class Block(nn.Module):
     """Pre-normalised attention and feed-forward, each added to the residual stream."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, index: int) -> None:
         super().__init__()
         self.attention_norm = make_norm(spec, spec.hidden_size)
         self.attention = Attention(spec)
         self.mlp_norm = make_norm(spec, spec.hidden_size)
-        self.mlp = MLP(spec)
+        is_dense = spec.moe is None or index < spec.moe.num_dense_layers
+        self.mlp = MLP(spec, spec.ffn_hidden_size, spec.mlp_bias) if is_dense else MoE(spec)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         """Return x (batch, sequence, hidden) after both sub-layers."""
@@ -79,61 +85,42 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head or grouped-query attention through the framework's fused kernel."""
+    """Causal multi-head or grouped-query attention.
+
+    The rows of `qkv` lie by groups: the query heads that share a key head, that key head, its value head. Whole groups
+    can therefore be taken from it in equal parts, and a checkpoint does not depend on how many.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self.head_dim = spec.head_dim
+        self.queries_per_group = spec.num_heads // spec.num_kv_heads
         self.qkv = nn.Linear(spec.hidden_size, spec.query_size + 2 * spec.kv_size, bias=spec.attention_bias)
         self.output = nn.Linear(spec.query_size, spec.hidden_size, bias=spec.attention_output_bias)
         self.query_norm = make_norm(spec, spec.head_dim) if spec.qk_norm else None
         self.key_norm = make_norm(spec, spec.head_dim) if spec.qk_norm else None
+        self.core: nn.Module = CausalAttention()
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         """Return the attention output (batch, sequence, hidden)."""
-        batch, length, _ = x.shape
-        query, key, value = (
-            part.view(batch, length, -1, self.spec.head_dim)
-            for part in self.qkv(x).split([self.spec.query_size, self.spec.kv_size, self.spec.kv_size], dim=-1)
-        )
+        groups = self.qkv(x).unflatten(-1, (-1, self.queries_per_group + 2, self.head_dim))
+        query = groups[:, :, :, :-2].flatten(2, 3)
+        key, value = groups[:, :, :, -2], groups[:, :, :, -1]
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query.float()).to(value.dtype), self.key_norm(key.float()).to(value.dtype)
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
-        result = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            is_causal=True,
-            enable_gqa=self.spec.num_kv_heads != self.spec.num_heads,
-        )
-        return self.output(result.transpose(1, 2).reshape(batch, length, self.spec.query_size))
+        result = self.core(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        return self.output(result.transpose(1, 2).flatten(2))
 
 
-class MLP(nn.Module):
-    """The feed-forward layer, plain or gated (SwiGLU, GEGLU: arXiv 2002.05202)."""
+class CausalAttention(nn.Module):
+    """The framework's fused kernel, for sequences that one rank has from beginning to end."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        width = spec.ffn_hidden_size * (2 if spec.gated_mlp else 1)
-        self.up = nn.Linear(spec.hidden_size, width, bias=spec.mlp_bias)
-        self.down = nn.Linear(spec.ffn_hidden_size, spec.hidden_size, bias=spec.mlp_bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the feed-forward output (batch, sequence, hidden)."""
-        x = self.up(x)
-        if self.spec.gated_mlp:
-            gate, x = x.chunk(2, dim=-1)
-            return self.down(activate(gate, self.spec.activation) * x)
-        return self.down(activate(x, self.spec.activation))
-
-
-def activate(x: Tensor, name: str) -> Tensor:
-    """Return the activation `name` of x, elementwise."""
-    if name in _ACTIVATIONS:
-        return F.gelu(x, approximate=_ACTIVATIONS[name])
-    return F.silu(x) if name == "silu" else F.relu(x)
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return the result (batch, heads, sequence, head_dim); `key` and `value` may have fewer heads."""
+        shared = query.shape[1] != key.shape[1]
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shared)
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -151,7 +138,6 @@ def make_norm(spec: ModelSpec, size: int) -> nn.Module:
 def refuse_unsupported(spec: ModelSpec) -> None:
     """Raise SpecError naming the first feature of `spec` that `GPT` does not build."""
     found = {
-        "moe": spec.moe is not None,
         "mla": spec.mla is not None,
         "sliding_window": spec.num_sliding_window_layers > 0,
         "attention_sinks": spec.attention_sinks,
@@ -163,8 +149,14 @@ def refuse_unsupported(spec: ModelSpec) -> None:
         if present:
             raise SpecError(
                 f"Model '{spec.name}' has {feature}={getattr(spec, feature)}, which the GPT trainer does not build. "
-                "It trains dense decoders with full attention; gnomon plan can still count its parameters."
+                "It trains decoders with full attention, dense or with experts; gnomon plan can still count its "
+                "parameters."
             )
+    if spec.moe is not None and spec.moe.selection_bias:
+        raise SpecError(
+            f"Model '{spec.name}' has moe.selection_bias=true, a bias that balances the experts, which the GPT trainer "
+            "does not update. Set moe.selection_bias=false; gnomon plan can still count its parameters."
+        )
 
 
 def _initialise(module: nn.Module) -> None:
@@ -172,3 +164,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+    if isinstance(module, Experts):
+        for name, parameter in module.named_parameters(recurse=False):
+            nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.normal_(parameter, std=0.02)

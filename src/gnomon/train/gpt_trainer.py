@@ -29,12 +29,13 @@ class GPTTrainer(Trainer):
 
     def setup(self) -> None:
         """Read the text and build everything that a step needs; raise LayoutError for a wrong number of ranks."""
-        started, needed = RankEnvironment.detect().world_size, self.config.layout.num_ranks
+        layout = self.config.layout
+        started, needed = RankEnvironment.detect().world_size, layout.num_ranks
         if started != needed:
-            raise LayoutError(
-                f"layout.dp={self.config.layout.dp} needs {needed} rank(s), but {started} started. "
-                f"Start {needed}, or set layout.dp={started}."
-            )
+            split = layout.num_ranks // layout.dp
+            degrees = f"layout.dp={layout.dp}" + (f" x tp={layout.tp} x pp={layout.pp} x cp={layout.cp}" * (split > 1))
+            advice = f", or set layout.dp={started // split}" if started % split == 0 else ""
+            raise LayoutError(f"{degrees} needs {needed} rank(s), but {started} started. Start {needed}{advice}.")
         self._corpus = ByteCorpus.read(self.config.data)
         super().setup()
 
@@ -56,6 +57,10 @@ class GPTTrainer(Trainer):
         tokens, targets = batch
         logits = self.model(tokens)
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def validation_step(self, batch: Any) -> Tensor:
+        """Return the cross-entropy (nat per byte) of tokens and targets, without gradients."""
+        return self.strategy.evaluate(self.model, self.training_step, batch)
 
     def identity(self) -> dict[str, Any]:
         """Return seed, model, workload and the checksum of the text."""
