@@ -79,7 +79,7 @@ def test_rows_that_never_found_room_are_printed(tmp_path, monkeypatch, capsys):
         tracker.log({"step": 1})
     tracker.close()
     monkeypatch.undo()
-    assert '{"step": 1}' in capsys.readouterr().err
+    assert '{"step": 1, ' in capsys.readouterr().err
 
 
 def test_the_line_of_a_row():

@@ -60,12 +60,16 @@ class TrackerCollection(Tracker):
         for name, (_, tracker) in list(self._others.items()):
             self._attempt(name, tracker.flush)
 
-    def close(self) -> None:
-        """Write and send what is left, in bounded time: all trackers use the same seconds."""
+    def ask_to_close(self) -> None:
+        """Write what is left and let the trackers begin to send the rest, without waiting for them."""
         if self._truth is not None:
             self._truth.close()
         for forwarder in self._forwarders:
             forwarder.ask_to_close()
+
+    def close(self) -> None:
+        """Write and send what is left, in bounded time: all trackers use the same seconds."""
+        self.ask_to_close()
         for name, (_, tracker) in list(self._others.items()):
             self._attempt(name, tracker.close)
 
