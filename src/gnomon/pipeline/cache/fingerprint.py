@@ -150,7 +150,7 @@ def _canonical_array(value: Any) -> Any:
         columns = [[name, str(kind)] for name, kind in value.schema.items()]
         return {"frame": columns, "data": hashlib.sha256(value.write_ipc(None).getvalue()).hexdigest()}
     if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
-        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
         return {"array": repr(value.dtype), "shape": list(value.shape), "data": hashlib.sha256(data).hexdigest()}
     return None
 
