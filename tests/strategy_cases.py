@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,19 @@ class Case:
         return f"{self.needs[0]} is not installed: {self.needs[1]}"
 
 
-def _data_parallel(strategy: str, ranks: int, needs: tuple[str, str] | None = None, **options: Any) -> Case:
+def _data_parallel(strategy: str, ranks: int, **options: Any) -> Case:
     """Return a case that splits the batch only, whose checkpoint another number of ranks takes."""
-    other = Case(strategy={"name": strategy, **options}, ranks=6 - ranks, layout={"dp": 6 - ranks}, needs=needs)
-    return Case(strategy={"name": strategy, **options}, ranks=ranks, layout={"dp": ranks}, reload=other, needs=needs)
+    other = Case(strategy={"name": strategy, **options}, ranks=6 - ranks, layout={"dp": 6 - ranks})
+    return Case(strategy={"name": strategy, **options}, ranks=ranks, layout={"dp": ranks}, reload=other)
 
+
+def _deepspeed(stage: int) -> Case:
+    """Return a case of a ZeRO stage, whose checkpoint four ranks take: under fsdp, or for stages 1 and 3 the same."""
+    case = replace(_data_parallel("deepspeed", 2, zero_stage=stage), needs=_DEEPSPEED)
+    return case if stage % 2 else replace(case, reload=_data_parallel("fsdp", 4))
+
+
+_DEEPSPEED = ("deepspeed", "pip install 'gnomon[deepspeed]'")
 
 CASES: dict[str, Case] = {
     "single": Case(strategy={"name": "single"}, ranks=1, layout={}),
@@ -55,6 +63,7 @@ CASES: dict[str, Case] = {
     "ddp(4)": _data_parallel("ddp", 4),
     "fsdp(2)": _data_parallel("fsdp", 2),
     "fsdp(4), ZeRO-2, 2 replicas": _data_parallel("fsdp", 4, zero_stage=2, replicas=2),
+    **{f"deepspeed(2), ZeRO-{stage}": _deepspeed(stage) for stage in range(4)},
 }
 
 

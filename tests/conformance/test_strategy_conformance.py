@@ -44,3 +44,15 @@ class TestDDPOnCUDA(StrategyConformance):
         if torch.cuda.device_count() < cls.ranks:
             pytest.skip(f"needs {cls.ranks} CUDA devices, found {torch.cuda.device_count()}")
         super().setup_class()
+
+
+@pytest.mark.torch_dist
+class TestDeepSpeed2WithOffload(StrategyConformance):
+    strategy = "deepspeed"
+    options: ClassVar = {"zero_stage": 2, "offload": True}
+
+
+@pytest.mark.torch_dist
+class TestDeepSpeed3(StrategyConformance):
+    strategy = "deepspeed"
+    options: ClassVar = {"zero_stage": 3}
