@@ -167,5 +167,6 @@ def _check_step(label: str, step: Any) -> None:
         return
     if inspect.isclass(step) and issubclass(step, Component):
         raise PipelineError(f"Step '{label}' is the class {step.__name__}. Make an object of it: {step.__name__}(...).")
-    hint = "Did its mapping lose its _target_?" if isinstance(step, Mapping) else "Derive it from gnomon.component.Component."
+    derive = "Derive it from gnomon.component.Component."
+    hint = "Did its mapping lose its _target_?" if isinstance(step, Mapping) else derive
     raise PipelineError(f"Step '{label}' is a {type(step).__name__}, not a component. {hint}")
