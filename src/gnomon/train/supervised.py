@@ -105,7 +105,11 @@ class SupervisedTrainer(Trainer):
 
     def create_metrics(self) -> dict[str, Metric]:
         """Return the torchmetrics of the objective."""
-        return {name: _create_metric(name, self.objective.loss) for name in self.objective.metrics}
+        if not self.objective.metrics:
+            return {}
+        from gnomon.train.metrics import create_metric
+
+        return {name: create_metric(name, self.objective.loss) for name in self.objective.metrics}
 
     def training_step(self, batch: Any) -> Tensor:
         """Return the loss of a micro-batch (inputs, targets)."""
@@ -174,18 +178,3 @@ def _as_dataset(data: Any) -> Any:
     if len(inputs) != len(targets):
         raise DataError(f"A dataset has {len(inputs)} inputs but {len(targets)} targets.")
     return TensorDataset(inputs, targets)
-
-
-def _create_metric(name: str, loss: str) -> Metric:
-    import torchmetrics  # slow to import, and not always needed
-
-    if name == "accuracy" and loss == "binary_cross_entropy":
-        return torchmetrics.classification.BinaryAccuracy(threshold=0.0)
-    metrics: dict[str, Callable[[], Metric]] = {
-        # counted over all samples, the number of classes makes no difference
-        "accuracy": lambda: torchmetrics.classification.MulticlassAccuracy(2, average="micro", validate_args=False),
-        "mse": torchmetrics.MeanSquaredError,
-        "mae": torchmetrics.MeanAbsoluteError,
-        "rmse": lambda: torchmetrics.MeanSquaredError(squared=False),
-    }
-    return metrics[name]()
