@@ -13,7 +13,7 @@ from gnomon.errors import LaunchError
 from gnomon.launch._reports import RankReports, port_in_use
 from gnomon.launch._watch import LaunchedProcess
 from gnomon.launch.rank_errors import LOG_DIR_VARIABLE
-from gnomon.runtime.environment import RANK_VARIABLES
+from gnomon.runtime.environment import LAUNCHER_VARIABLES
 from gnomon.runtime.signals import StopFlag
 from gnomon.runtime.versions import usable_cores
 
@@ -98,7 +98,7 @@ def _rendezvous(port: int | None) -> list[str]:
 
 
 def _environment(job: RankJob) -> dict[str, str]:
-    dropped = (*RANK_VARIABLES, *_MASTER_VARIABLES)  # the launcher may itself run under torchrun
+    dropped = (*LAUNCHER_VARIABLES, *_MASTER_VARIABLES)  # this may itself be a rank of torchrun, srun, mpirun
     inherited = {name: value for name, value in os.environ.items() if name not in dropped}
     added = rank_environment(job.ranks, job.threads_per_rank)
     return {**inherited, **added, LOG_DIR_VARIABLE: str(job.log_dir.resolve())}

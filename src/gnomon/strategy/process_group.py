@@ -86,7 +86,8 @@ class ProcessGroupStrategy(Strategy):
     def __init__(self, environment: RankEnvironment, device: torch.device) -> None:
         if environment.source == "single":
             raise LaunchError(
-                f"strategy={self.name}, but this process was not started by torchrun: RANK and WORLD_SIZE are not set. "
+                f"strategy={self.name}, but this process was not started by torchrun, srun or mpirun: RANK and "
+                "WORLD_SIZE are not set. "
                 "Let gnomon start the ranks (ranks=2), start them with "
                 "`torchrun --standalone --nproc-per-node=2 -m MODULE`, or set strategy=single."
             )
@@ -105,7 +106,7 @@ class ProcessGroupStrategy(Strategy):
         return "nccl" if self.device.type == "cuda" else "gloo"
 
     def setup(self) -> None:
-        """Join the process group at MASTER_ADDR:MASTER_PORT, or use the one that this process is already in.
+        """Join the process group where the launcher says, or use the one that this process is already in.
 
         Raises LaunchError when joining fails.
         """
@@ -115,6 +116,9 @@ class ProcessGroupStrategy(Strategy):
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             options["device_id"] = self.device
+        if self.environment.master is not None:
+            address, port = self.environment.master
+            options["init_method"] = f"tcp://{address}:{port}"
         try:
             dist.init_process_group(rank=self.environment.rank, world_size=self.environment.world_size, **options)
         except (RuntimeError, ValueError) as error:
