@@ -29,12 +29,14 @@ class Forwarder(Tracker):
     ) -> None:
         self.kinds = kinds  # type: ignore[misc]
         self._places, self._settings, self._rank = places, settings, rank
+        self._log = places.log(settings.name, rank)
         self._trouble: list[str] = []
         self._has_warned = False
         self.has_news = False
         self._asked_at_s: float | None = None
         self._process: subprocess.Popen[str] | None = self._start(world_size)
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Warn of a trouble that has come up; the row itself is read from the file."""
@@ -66,11 +68,16 @@ class Forwarder(Tracker):
         left_s = self._asked_at_s + self._settings.close_timeout_s - time.monotonic()
         try:
             code = process.wait(max(0.0, left_s))
+            reason = f"its process ended with exit code {code}, see '{self._log}'"
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
+            reason = f"it did not take everything within {self._settings.close_timeout_s:g} s"
+        self._listener.join(1.0)
+        assert process.stdout is not None
+        process.stdout.close()
         if code != 0 and not self._trouble:
-            self._trouble.append("it did not take everything in time")
+            self._trouble.append(reason)
         self._warn()
 
     def _start(self, world_size: int) -> subprocess.Popen[str]:
@@ -84,7 +91,7 @@ class Forwarder(Tracker):
         }
         if not places.state(name, rank).exists():  # else it may belong to a process that has not ended yet
             DeliveryState(settings=orders["settings"], world_size=world_size).save(places, name, rank)
-        with places.log(name, rank).open("a") as log:
+        with self._log.open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "gnomon.track.forward", str(places.run_dir), name, str(rank)],
                 stdin=subprocess.PIPE,
@@ -105,9 +112,7 @@ class Forwarder(Tracker):
                 self._trouble += [str(text) for text in json.loads(line).values()]
                 self.has_news = True
         if self._asked_at_s is None:
-            self._trouble.append(
-                f"its process ended by itself, see '{self._places.log(self._settings.name, self._rank)}'"
-            )
+            self._trouble.append(f"its process ended by itself, see '{self._log}'")
             self.has_news = True
 
     def _warn(self) -> None:

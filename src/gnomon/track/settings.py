@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -17,7 +17,9 @@ class RankSettings(Noun):
     """A tracker by name, and the ranks that it tracks."""
 
     name: str
-    ranks: int | tuple[NonNegativeInt, ...] = Field(default=0, ge=ALL_RANKS, description="a rank, a list, or -1: all")
+    ranks: Annotated[int, Field(ge=ALL_RANKS)] | tuple[NonNegativeInt, ...] = Field(
+        default=0, description="a rank, a list of ranks, or -1 for all"
+    )
 
     def wants_rank(self, rank: int) -> bool:
         """Return whether `rank` is tracked."""
