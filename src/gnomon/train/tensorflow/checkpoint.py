@@ -39,7 +39,10 @@ class KerasCheckpointer:
         self._distribution = distribution
         self._retention = retention
         self._identity = identity
-        self._checkpoint = tensorflow().train.Checkpoint(model=model, optimizer=optimizer)
+        # the list of variables has the states of random layers, which a checkpoint of the model as such leaves out
+        parts = {"model": model, "optimizer": optimizer}
+        variables = {name: [each.value for each in part.variables] for name, part in parts.items()}
+        self._checkpoint = tensorflow().train.Checkpoint(**variables)
         self.last_saved: int | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> Path:

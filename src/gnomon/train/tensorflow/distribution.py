@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from itertools import count
 from typing import Any
 
 from gnomon.errors import ConfigError, LaunchError, did_you_mean
@@ -14,6 +16,8 @@ from gnomon.train.tensorflow.cluster import Cluster, find_cluster
 from gnomon.train.tensorflow.library import tensorflow
 
 _OPTIONS: Mapping[str, tuple[str, ...]] = {"single": (), "mirrored": ("replicas",), "multi_worker": ("port",)}
+_LEAVE_TIMEOUT_MS = 10_000
+_barriers = count()
 _TORCH_TWINS = {"ddp": "multi_worker", "horovod": "multi_worker"}
 
 
@@ -42,6 +46,18 @@ class Distribution:
     def sum(self, value: float) -> float:
         """Return the sum of `value` over all processes; each must call this."""
         return value if self.cluster.world_size == 1 else float(self._sum(value))
+
+    def leave(self) -> None:
+        """Wait for the other processes, at most ten seconds: what they still reduce ends in an error if this one exits.
+
+        A process that is lost is not waited for. Call it as the last thing of a run, also after an error.
+        """
+        if self.cluster.world_size == 1:
+            return
+        from tensorflow.python.eager import context  # the strategies have no barrier of their own
+
+        with suppress(tensorflow().errors.OpError):
+            context.context().wait_at_barrier(f"gnomon-{next(_barriers)}", _LEAVE_TIMEOUT_MS)
 
     def _create_sum(self) -> Any:
         tf = tensorflow()
@@ -81,7 +97,7 @@ def create_distribution(config: SupervisedConfig) -> Distribution:
         return Distribution(name, _mirrored(_positive(options, "replicas"), gpus), cluster)
     if name == "multi_worker":
         return Distribution(name, _multi_worker(cluster), cluster)
-    return Distribution(name, tensorflow().distribute.OneDeviceStrategy("GPU:0" if gpus else "CPU:0"), cluster)
+    return Distribution(name, tensorflow().distribute.get_strategy(), cluster)
 
 
 def _check(name: str, options: Mapping[str, Any]) -> None:
@@ -131,10 +147,10 @@ def _visible_gpus(device: str, cluster: Cluster) -> list[Any]:
 def _mirrored(replicas: int | None, gpus: list[Any]) -> Any:
     tf = tensorflow()
     if gpus:
-        count = replicas or len(gpus)
-        if count > len(gpus):
-            raise LaunchError(f"strategy=mirrored with replicas={count}, but there are {len(gpus)} GPUs. Lower it.")
-        return tf.distribute.MirroredStrategy([f"GPU:{index}" for index in range(count)])
+        wanted = replicas or len(gpus)
+        if wanted > len(gpus):
+            raise LaunchError(f"strategy=mirrored with replicas={wanted}, but there are {len(gpus)} GPUs. Lower it.")
+        return tf.distribute.MirroredStrategy([f"GPU:{index}" for index in range(wanted)])
     if replicas is None:
         raise LaunchError(
             "strategy=mirrored, but there is no GPU to mirror the model on. Set strategy={name: mirrored, replicas: 2} "
@@ -184,6 +200,6 @@ def _before_start(configure: Any, what: str) -> None:
         ) from None
 
 
-def _split(array: Array, count: int, axis: int) -> list[Array]:
-    size = array.shape[axis] // count
-    return [array.take(range(index * size, (index + 1) * size), axis=axis) for index in range(count)]
+def _split(array: Array, parts: int, axis: int) -> list[Array]:
+    size = array.shape[axis] // parts
+    return [array.take(range(index * size, (index + 1) * size), axis=axis) for index in range(parts)]

@@ -83,13 +83,14 @@ class Loop:
             self._report(self.evaluate("test", "test_"))
 
     def close(self) -> None:
-        """Close the trackers and unlock the run directory."""
+        """Close the trackers, unlock the run directory and leave the other processes."""
         for tracker in self._trackers:
             _tell(tracker.close)
         self._trackers = []
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        self._distribution.leave()
 
     def evaluate(self, role: str, prefix: str) -> dict[str, float]:
         """Return `prefix`loss and the metrics, over every example of the data with this role."""

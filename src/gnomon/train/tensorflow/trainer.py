@@ -66,8 +66,9 @@ class TensorFlowTrainer(Component):
         }
         keras()
         errors = tensorflow().errors
+        distribution = create_distribution(config)  # several workers bring a handler of SIGTERM, which must not stay
         with StopFlag() as flag:
-            loop = Loop(config, self.objective, self._model, create_distribution(config), examples, held_out)
+            loop = Loop(config, self.objective, self._model, distribution, examples, held_out)
             try:
                 loop.run(flag)
             except errors.ResourceExhaustedError as error:
