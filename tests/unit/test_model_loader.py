@@ -174,7 +174,7 @@ def test_places_without_weights_and_a_damaged_checkpoint_are_named(tmp_path):
 def test_a_whole_model_is_unpickled_only_when_it_is_trusted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(TRAINED, "model.pt")
-    with pytest.raises(CheckpointError, match=r"run the code in it with your rights.*trust_pickle=true"):
+    with pytest.raises(CheckpointError, match=r"run the code in it with your rights.*trust_pickle=True"):
         load_model("model.pt", make())
     assert same(load_model("model.pt", trust_pickle=True), WEIGHTS)
     assert same(load_model("model.pt", make(), trust_pickle=True), WEIGHTS)
@@ -217,10 +217,10 @@ def test_mlflow_uris_of_runs_and_registered_models(tmp_path, monkeypatch):
             )
         mlflow.set_tracking_uri(None)
         assert same(load_model(f"runs:/{run.info.run_id}/weights", make(), tracking_uri=uri), WEIGHTS)
-        with pytest.raises(CheckpointError, match=r"run the code in it.*trust_pickle=true"):
+        with pytest.raises(CheckpointError, match=r"run the code in it.*trust_pickle=True"):
             load_model("models:/net/1", make(), tracking_uri=uri)
-        loaded = ModelLoader("models:/net/1", make(), trust_pickle=True, tracking_uri=uri)()
-        assert same(loaded, WEIGHTS)
+        assert same(load_model("models:/net/1", make(), trust_pickle=True, tracking_uri=uri), WEIGHTS)
+        assert same(ModelLoader(f"runs:/{run.info.run_id}/weights", make(), tracking_uri=uri)(), WEIGHTS)
         with pytest.raises(CheckpointError, match="'models:/net/9' cannot be fetched from MLflow"):
             load_model("models:/net/9", make(), tracking_uri=uri)
     finally:

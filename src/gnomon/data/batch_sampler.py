@@ -119,7 +119,7 @@ def _check(
     num_samples: int, global_batch: int, micro_batch: int, rank: int, world_size: int, seed: int, last: str
 ) -> None:
     """Raise DataError for settings that make no batches."""
-    for name, value in (("global_batch", global_batch), ("micro_batch", micro_batch), ("world_size", world_size)):
+    for name, value in (("micro_batch", micro_batch), ("world_size", world_size), ("global_batch", global_batch)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise DataError(f"{name}={value!r}; set it to a whole number of at least 1.")
     if not 0 <= rank < world_size:

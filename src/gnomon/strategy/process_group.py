@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.optim import Optimizer
 
 from gnomon.errors import LaunchError
@@ -116,11 +119,10 @@ class ProcessGroupStrategy(Strategy):
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             options["device_id"] = self.device
-        if self.environment.master is not None:
-            address, port = self.environment.master
-            options["init_method"] = f"tcp://{address}:{port}"
+        rank, world_size = self.environment.rank, self.environment.world_size
         try:
-            dist.init_process_group(rank=self.environment.rank, world_size=self.environment.world_size, **options)
+            store = _meeting_place(self.environment)
+            dist.init_process_group(store=store, rank=rank, world_size=world_size, **options)
         except (RuntimeError, ValueError) as error:
             raise LaunchError(
                 f"Rank {self.environment.rank} of {self.environment.world_size} cannot join the others over "
@@ -136,6 +138,19 @@ class ProcessGroupStrategy(Strategy):
             if self.device.type == "cpu" or sys.exc_info()[0] is None:
                 dist.destroy_process_group()
             self._has_joined = False
+
+
+_joins = itertools.count()
+
+
+def _meeting_place(environment: RankEnvironment) -> Store:
+    """Return the store where the ranks find each other, under names that no earlier group of these processes used.
+
+    torchrun's store outlives a group, and a rank would read there where its peers were and not where they are.
+    """
+    url = "env://" if environment.master is None else "tcp://{}:{}".format(*environment.master)
+    store, _, _ = next(iter(rendezvous(url, environment.rank, environment.world_size)))
+    return PrefixStore(f"gnomon-{next(_joins)}", store)
 
 
 class DataParallelStrategy(ProcessGroupStrategy):

@@ -66,35 +66,28 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> 
 
 
 class ModelLoader(Component):
-    """Loads a model when it is called or executed; the settings are those of `load_model`.
+    """Loads weights into `model` when it is called or executed; `source`, `weights` as for `load_model`.
 
-    `model` is the module, or makes one when it is called (`_partial_: true` in YAML).
+    `model` is the module, or makes one when it is called (`_partial_: true` in YAML). Pickles are not trusted here: a
+    configuration that comes from elsewhere must not be able to ask for that.
     """
 
     def __init__(
         self,
         source: str,
-        model: nn.Module | Callable[[], nn.Module] | None = None,
+        model: nn.Module | Callable[[], nn.Module],
         weights: Kind = "model",
-        trust_pickle: bool = False,
         tracking_uri: str | None = None,
     ) -> None:
         self.source = source
         self.model = model
         self.weights = weights
-        self.trust_pickle = trust_pickle
         self.tracking_uri = tracking_uri
 
     def __call__(self) -> nn.Module:
         """Return the model with its weights; raise CheckpointError as `load_model` does."""
-        module: Any = self.model if isinstance(self.model, nn.Module) or self.model is None else self.model()
-        return load_model(
-            self.source,
-            module,
-            weights=self.weights,
-            trust_pickle=self.trust_pickle,
-            tracking_uri=self.tracking_uri,
-        )
+        module = self.model if isinstance(self.model, nn.Module) else self.model()
+        return load_model(self.source, module, weights=self.weights, tracking_uri=self.tracking_uri)
 
     def execute(self) -> nn.Module:
         """Return the model with its weights."""

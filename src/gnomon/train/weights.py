@@ -21,7 +21,10 @@ _EXPORTED = ".pt2"
 _NESTED = ("state_dict", "model_state_dict", "model")
 """Where training programs keep the weights in a file that holds more."""
 _MLFLOW_SCHEMES = ("models:/", "runs:/", "mlflow-artifacts:/")
-_SAFE = "Save its state_dict with safetensors or torch.save instead"
+_INSTEAD = (
+    "Save its state_dict with safetensors or torch.save instead; or, if you trust whoever made it, load it in Python "
+    "with gnomon.train.model_loader.load_model(..., trust_pickle=True)."
+)
 
 
 def read_weights(
@@ -128,8 +131,7 @@ def _read_pickled(path: Path, trust_pickle: bool) -> Weights | nn.Module:
             raise CheckpointError(f"'{path}' is damaged or not a file of torch.save. Copy it again.") from None
         raise CheckpointError(
             f"'{path}' holds more than tensors, such as a whole model, or is no file of torch.save: unpickling it "
-            f"would run the code in it with your rights. {_SAFE}; or, if you trust whoever made it, set "
-            "trust_pickle=true."
+            f"would run the code in it with your rights. {_INSTEAD}"
         ) from None
     except Exception as error:  # a damaged pickle fails in any way
         raise CheckpointError(f"'{path}' cannot be read: {_first_line(error)}. Copy it again.") from None
@@ -140,7 +142,7 @@ def _read_exported(path: Path, trust_pickle: bool) -> Weights | nn.Module:
     if not trust_pickle:
         raise CheckpointError(
             f"'{path}' is an exported program, which PyTorch reads with pickle: that can run code with your rights. "
-            f"{_SAFE}; or, if you trust whoever made it, set trust_pickle=true."
+            f"{_INSTEAD}"
         )
     try:
         return torch.export.load(path).module()
@@ -174,6 +176,6 @@ def _download(uri: str, folder: str, tracking_uri: str | None) -> Path:
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
