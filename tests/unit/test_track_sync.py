@@ -14,14 +14,16 @@ from typer.testing import CliRunner
 
 from gnomon.cli import ui
 from gnomon.cli.main import app
-from gnomon.errors import ConfigError, GnomonError
+from gnomon.errors import ConfigError, GnomonError, TrackerWarning
 from gnomon.track.base import Item, ItemRejectedError, Tracker
 from gnomon.track.conformance import create_forwarded, create_run
 from gnomon.track.context import DeliveryState, TrackerContext
 from gnomon.track.delivery import BATCH_LINES, Delivery
+from gnomon.track.download import write_csv
 from gnomon.track.jsonl import JsonlTracker
+from gnomon.track.mlflow import MLflowTracker, default_uri
 from gnomon.track.places import Places
-from gnomon.track.settings import TrackerSettings
+from gnomon.track.settings import MLflowSettings, TrackerSettings
 from gnomon.track.sync import sync_run, unsent
 
 
@@ -201,10 +203,32 @@ def test_a_sender_that_is_killed_in_the_middle_sends_each_row_to_mlflow_once(tmp
         tracker.close()
     sync_run(run)
     memory = DeliveryState.load(Places(run.path), "mlflow", 0).memory
-    client = MlflowClient(memory["tracking_uri"])
+    client = MlflowClient(default_uri(run.path))
     history = client.get_metric_history(memory["run_id"], "loss")
     assert sorted((point.step, point.value) for point in history) == [(step, 1 / step) for step in range(1, 3001)]
     assert len(client.search_runs([memory["experiment_id"]])) == 2
+
+
+def test_a_parameter_that_mlflow_refuses_is_named_and_the_others_arrive(tmp_path):
+    from mlflow import MlflowClient
+
+    run = create_run(tmp_path)
+    tracker = create_forwarded(tmp_path, {"name": "mlflow", "close_timeout_s": 60})
+    for name, value in (("lr", 1), ("lr", 2), ("width", 3)):
+        tracker.record(Item(kind="param", name=name, value=value))
+    with pytest.warns(
+        TrackerWarning, match=r"mlflow leaves something out\. The param 'lr' was refused: Changing param"
+    ):
+        tracker.close()
+    memory = DeliveryState.load(Places(run.path), "mlflow", 0).memory
+    assert MlflowClient(default_uri(run.path)).get_run(memory["run_id"]).data.params == {"lr": "1", "width": "3"}
+
+
+def test_a_run_that_was_sent_to_one_server_is_not_continued_on_another(tmp_path):
+    run = create_run(tmp_path)
+    context = TrackerContext(run=run, uid="u", memory={"tracking_uri": "http://a:1", "parent_run_id": "p"})
+    with pytest.raises(ConfigError, match="was sent to http://a:1 so far, and tracking_uri is http://b:2 now"):
+        MLflowTracker(MLflowSettings(name="mlflow", tracking_uri="http://b:2"), context)
 
 
 def test_sync_sends_a_run_to_a_tracker_that_it_never_had(tmp_path):
@@ -257,9 +281,6 @@ def test_download_writes_every_point_of_an_experiment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     arguments = ["track", "download", "--run-dir", str(run.path), "-o", "a.csv"]
-    from gnomon.track.download import write_csv
-    from gnomon.track.mlflow import default_uri
-
     assert write_csv(default_uri(run.path), "gnomon", tmp_path / "a.csv") == 3
     with (tmp_path / "a.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -124,7 +124,9 @@ class Delivery:
             return ""
         try:
             tracker.record(entry)
-        except ItemRejectedError as error:
+        except (ItemRejectedError, TypeError, ValueError) as error:
+            if isinstance(error, OSError):  # as those of requests are, which tell of the network
+                raise
             self.rejected.append(f"The {entry.kind} '{entry.name}' was refused: {error}")
             return ""
         return "item"

@@ -7,7 +7,6 @@ output is one JSON object per thing that the user should know.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -55,6 +54,10 @@ def open_delivery(places: Places, name: str, rank: int, orders: Mapping[str, Any
 def lock(places: Places, name: str, rank: int, wait: bool) -> int | None:
     """Return an open file that keeps other senders out until it is closed; None if another one has it."""
     descriptor = os.open(places.lock(name, rank), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    if sys.platform == "win32":
+        return descriptor
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

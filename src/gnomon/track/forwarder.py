@@ -31,6 +31,7 @@ class Forwarder(Tracker):
         self._places, self._settings, self._rank = places, settings, rank
         self._log = places.log(settings.name, rank)
         self._trouble: list[str] = []
+        self._rejected: list[str] = []
         self._has_warned = False
         self.has_news = False
         self._asked_at_s: float | None = None
@@ -109,22 +110,25 @@ class Forwarder(Tracker):
         assert process.stdout is not None
         for line in process.stdout:
             with contextlib.suppress(ValueError):
-                self._trouble += [str(text) for text in json.loads(line).values()]
+                message = json.loads(line)
+                (self._rejected if "rejected" in message else self._trouble).extend(message.values())
                 self.has_news = True
         if self._asked_at_s is None:
             self._trouble.append(f"its process ended by itself, see '{self._log}'")
             self.has_news = True
 
     def _warn(self) -> None:
+        """Warn once of a trouble, and of every item that was refused."""
         self.has_news = False
-        if not self._trouble or self._has_warned:
-            return
-        self._has_warned = True
         name, run_dir = self._settings.name, self._places.run_dir
-        reason = self._trouble[0].splitlines()[0].rstrip(".")
-        warnings.warn(
-            f"The tracker {name} is in trouble: {reason}. The run goes on, and the run directory keeps everything. "
-            f"What is missing is sent as soon as possible; after the run, `gnomon track sync {run_dir}` does it.",
-            TrackerWarning,
-            stacklevel=4,
-        )
+        texts = [f"The tracker {name} leaves something out. {text}" for text in self._rejected]
+        self._rejected.clear()
+        if self._trouble and not self._has_warned:
+            self._has_warned = True
+            reason = self._trouble[0].splitlines()[0].rstrip(".")
+            texts.append(
+                f"The tracker {name} is in trouble: {reason}. The run goes on, and the run directory keeps everything. "
+                f"What is missing is sent as soon as possible; after the run, `gnomon track sync {run_dir}` does it."
+            )
+        for text in texts:
+            warnings.warn(text, TrackerWarning, stacklevel=4)

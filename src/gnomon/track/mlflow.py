@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gnomon.errors import ConfigError
 from gnomon.track.base import Item, ItemRejectedError, Kind, NotReadyError, Tracker, unsupported_kind
 from gnomon.track.context import TrackerContext
 from gnomon.track.materialise import safe_name
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 MAX_METRICS_PER_BATCH = 1000  # of the server
-CLIENT_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""It is tried again by who calls; MLflow's own way would take minutes to say that a server is down."""
+CLIENT_DEFAULTS = {
+    # it is tried again by who calls; MLflow's own way would take minutes to say that a server is down
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a run tells nobody but its trackers
+}
 
 
 class MLflowTracker(Tracker):
@@ -38,7 +43,7 @@ class MLflowTracker(Tracker):
 
     def __init__(self, settings: MLflowSettings, context: TrackerContext) -> None:
         """Connect and find or make the runs; raise NotReadyError while the leader has not made the parent."""
-        for name, value in CLIENT_LIMITS.items():
+        for name, value in CLIENT_DEFAULTS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
@@ -47,6 +52,11 @@ class MLflowTracker(Tracker):
         if context.rank != context.leader and "parent_run_id" not in leader:
             raise NotReadyError("the leader has not made the run yet")
         self._uri = leader.get("tracking_uri") or tracking_uri(settings, context.run.path)
+        if settings.tracking_uri not in (None, self._uri):
+            raise ConfigError(
+                f"The run was sent to {self._uri} so far, and tracking_uri is {settings.tracking_uri} now. "
+                "Set it back; a run is in one place."
+            )
         self._client = MlflowClient(self._uri)
         self._run_id = self._open_runs(leader)
         self._metrics: list[Metric] = []
@@ -114,7 +124,8 @@ class MLflowTracker(Tracker):
     def _open_runs(self, leader: Mapping[str, Any]) -> str:
         """Return the id of this rank's run, made if need be; the parent's too on the leader."""
         memory, rank = self._context.memory, self._context.rank
-        memory["tracking_uri"] = self._uri
+        if self._uri != default_uri(self._context.run.path):  # which moves with the run directory
+            memory["tracking_uri"] = self._uri
         if rank == self._context.leader and "experiment_id" not in memory:
             memory["experiment_id"] = self._experiment()
         experiment = str(leader.get("experiment_id") or memory["experiment_id"])

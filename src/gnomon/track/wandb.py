@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ class WandbTracker(Tracker):
     settings = WandbSettings
 
     def __init__(self, settings: WandbSettings, context: TrackerContext) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # a run tells nobody but its trackers
         import wandb
 
         self._memory = context.memory
