@@ -23,7 +23,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the list a
     from gnomon.track.base import KINDS
     from gnomon.track.registry import list_trackers, load_tracker, missing_modules
 
-    found = []
+    found: list[dict[str, Any]] = []
     for name in list_trackers():
         tracker = load_tracker(name)
         kinds = [kind for kind in KINDS if kind in tracker.kinds]

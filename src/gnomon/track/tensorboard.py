@@ -77,14 +77,14 @@ class TensorBoardTracker(Tracker):
             self._add(step, time.time(), session_log=SessionLog(status=SessionLog.START))
 
     def _add(self, step: int | None, moment_s: float, **content: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.event_pb2 import Event
 
         self._writer.add_event(Event(wall_time=moment_s, step=step or 0, **content))
 
 
 def _image(item: Item) -> Any:
     from PIL import Image
-    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.summary_pb2 import Summary
 
     with Image.open(item.value) as picture:
         width, height, channels = *picture.size, len(picture.getbands())
