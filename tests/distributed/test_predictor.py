@@ -6,8 +6,13 @@ import polars as pl
 import pytest
 import torch
 
+from gnomon.data.images import Digits
 from gnomon.errors import DataError
 from gnomon.launch.local import RankJob, run_ranks
+from gnomon.train.model_loader import ModelLoader
+from gnomon.train.networks import create_network
+from gnomon.train.predictor import DistributedPredictor
+from gnomon.train.supervised_settings import MLPSettings
 
 pytestmark = pytest.mark.torch_dist
 
@@ -53,9 +58,29 @@ torch.save(found, f"{folder}/rank-{rank}.pt")
 """
 
 
-def run(folder: Path, ranks: int, monkeypatch: pytest.MonkeyPatch, role: str = "predict") -> list[dict]:
+TRAINER = """
+import os, sys
+import torch
+
+from gnomon.data.images import Digits
+from gnomon.train.predictor import DistributedPredictor
+from gnomon.train.supervised import SupervisedTrainer
+
+rank, folder = int(os.environ.get("RANK", 0)), sys.argv[1]
+config = {"run_dir": f"{folder}/run", "epochs": 2, "learning_rate": 3e-3, "device": "cpu", "progress": False,
+          "batch": 64, "checkpoint_every": 1000}
+trainer = SupervisedTrainer(config, {"name": "mlp", "hidden": [32], "num_classes": 10})
+trained = trainer.execute(Digits("train"))[3]
+values = DistributedPredictor(trained, device="cpu").execute(Digits("test")).values
+torch.save({"raw": values}, f"{folder}/rank-{rank}.pt")
+"""
+
+
+def run(
+    folder: Path, ranks: int, monkeypatch: pytest.MonkeyPatch, role: str = "predict", worker: str = WORKER
+) -> list[dict]:
     folder.mkdir()
-    (folder / "predict_worker.py").write_text(WORKER)
+    (folder / "predict_worker.py").write_text(worker)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     arguments = (str(folder), role)
     run_ranks(
@@ -86,3 +111,13 @@ def test_an_error_of_one_rank_is_raised_on_all_and_none_hangs(tmp_path, monkeypa
         run(tmp_path / "damaged", 3, monkeypatch, "damaged")
     with pytest.raises(DataError, match=r"datasets of different lengths: \[23, 24\]"):
         run(tmp_path / "lengths", 2, monkeypatch, "lengths")
+
+
+def test_ranks_that_have_trained_together_predict_together(tmp_path, monkeypatch):
+    results = run(tmp_path / "run", 2, monkeypatch, worker=TRAINER)
+    assert torch.equal(results[0]["raw"], results[1]["raw"])
+    network = create_network(MLPSettings(hidden=(32,), num_outputs=10), (1, 8, 8))
+    loader = ModelLoader(str(tmp_path / "run" / "run"), network)
+    alone = DistributedPredictor(loader, device="cpu").execute(Digits("test")).values
+    torch.testing.assert_close(results[0]["raw"], alone)
+    assert (alone.argmax(1) == Digits("test").labels).float().mean() > 0.5
