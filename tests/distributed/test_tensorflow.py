@@ -1,4 +1,4 @@
-"""TensorFlowTrainer on two real workers: the numbers of one process, through a stop, and one clear error each."""
+"""TensorFlowTrainer on two real workers: the numbers of one process, through a stop and a kill."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnomon.errors import InterruptedRunError, RankFailedError, RunDirectoryError
+from gnomon.errors import InterruptedRunError, RankFailedError
 from gnomon.launch.local import RankJob, run_ranks
 from gnomon.runtime.run_directory import RunDirectory
 
@@ -76,21 +76,27 @@ def weights(run_dir: Path, rank: int = 0) -> np.ndarray:
     return np.load(f"{run_dir}-weights-{rank}.npy")
 
 
-def test_two_workers_train_to_the_numbers_of_one_process_through_a_stop(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
+def test_two_workers_train_to_the_numbers_of_one_process_through_a_stop_and_a_kill(tmp_path):
+    one, two, broken = (tmp_path / name for name in ("one", "two", "broken"))
     train(one, 1)
-    stopper = threading.Thread(target=_stop_at_step, args=(two, 2))
-    stopper.start()
-    with pytest.raises(InterruptedRunError, match=r"SIGTERM arrived; training stopped after step \d+ of 12"):
-        train(two, 2, pause_s=0.1)
-    stopper.join()
-    assert figures(two)[-1][0] < 12
-    with pytest.raises(RunDirectoryError, match="holds a run already"):
-        train(two, 2)
-    train(two, 2, {"resume": True})
+    train(two, 2)
     np.testing.assert_array_equal(weights(two, 0), weights(two, 1))
     np.testing.assert_allclose(weights(two), weights(one), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(figures(two), figures(one), rtol=1e-4)
+
+    stopper = threading.Thread(target=_stop_at_step, args=(broken, 2))
+    stopper.start()
+    with pytest.raises(InterruptedRunError, match=r"SIGTERM arrived; training stopped after step \d+ of 12"):
+        train(broken, 2, pause_s=0.1)
+    stopper.join()
+    started = time.monotonic()
+    with pytest.raises(RankFailedError, match="Rank 1 of 2 died"):
+        train(broken, 2, {"resume": True}, die_at=1 + 3 * 8)  # in the third step after the stop
+    assert time.monotonic() - started < 60
+    train(broken, 2, {"resume": True})
+    np.testing.assert_array_equal(weights(broken), weights(two))
+    assert figures(broken) == figures(two)
+
     # what two workers saved, one process continues
     (two / "checkpoints" / "step-000012").rename(tmp_path / "late")
     train(two, 1, {"resume": True})
@@ -105,15 +111,3 @@ def _stop_at_step(run_dir: Path, step: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             return
         time.sleep(0.02)
-
-
-def test_a_worker_that_is_killed_ends_the_run_and_the_last_checkpoint_is_good(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(whole, 2)
-    started = time.monotonic()
-    with pytest.raises(RankFailedError, match="Rank 1"):
-        train(broken, 2, die_at=1 + 8 * 6)
-    assert time.monotonic() - started < 60
-    train(broken, 2, {"resume": True})
-    np.testing.assert_array_equal(weights(whole), weights(broken))
-    assert figures(whole) == figures(broken)

@@ -82,6 +82,7 @@ def test_it_learns_the_digits(tmp_path, digits, name):
     config = settings(
         tmp_path / "run", num_steps=0, epochs=epochs, batch=32, learning_rate=3e-3, log_every=10, eval_every=44
     )
+    config["trackers"] = ["tensorboard"] if name == "mlp" else []
     given = TensorFlowTrainer(config, model, metrics=["accuracy"]).execute(train, test, test)
     rows = RunDirectory.open(tmp_path / "run").read_metrics()
     training = next(row for row in rows if "loss" in row)
@@ -94,6 +95,7 @@ def test_it_learns_the_digits(tmp_path, digits, name):
     predicted = given[3].predict(test[0], verbose=0).argmax(-1)
     assert np.mean(predicted == test[1]) == pytest.approx(rows[-1]["test_accuracy"])
     assert given[:3] == (train, test, test)
+    assert list((tmp_path / "run").glob("tensorboard/**/events*")) or name != "mlp"
 
 
 def test_an_lstm_learns_to_sum_and_reports_errors_of_regression(tmp_path):
@@ -422,20 +424,28 @@ def test_items_draw_the_same_numbers_whoever_reads_them(digits):
 TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "29500"}
 
 
-def test_workers_find_each_other(monkeypatch):
+def test_workers_find_each_other():
     assert find_cluster({}) == Cluster()
     one_node = {**TORCHRUN, "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1"}
     assert find_cluster(one_node).addresses == tuple(f"10.0.0.1:{port}" for port in (29501, 29502, 29503, 29504))
-    slurm = {**TORCHRUN, "SLURM_JOB_NODELIST": "node[07-08]", "SLURM_JOB_ID": "123456"}
-    assert find_cluster(slurm) == Cluster(
+    nodes = {**TORCHRUN, "SLURM_JOB_NODELIST": "node[07-08]"}
+    assert find_cluster(nodes) == Cluster(
         rank=3, local_rank=1, world_size=4, addresses=("node07:29501", "node07:29502", "node08:29501", "node08:29502")
     )
-    del slurm["MASTER_PORT"]
-    assert find_cluster(slurm).addresses[1] == "node07:23457"
-    assert find_cluster(slurm, port=5000).addresses[2] == "node08:5000"
+    assert find_cluster(nodes, port=5000).addresses[2] == "node08:5000"
     listed = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}
     found = find_cluster({"TF_CONFIG": json.dumps(listed)})
     assert (found.rank, found.world_size, found.addresses) == (2, 3, ("a:1", "b:1", "c:1"))
+
+
+def test_tasks_of_slurm_find_each_other_even_if_hosts_have_different_numbers():
+    step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_TASKS_PER_NODE": "2,1", "SLURM_JOB_ID": "7"}
+    task = {"SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "node[07,09]"}
+    found = find_cluster({**step, **task})
+    port = int(found.addresses[0].partition(":")[2])
+    assert 20_000 < port <= 30_000
+    assert found.addresses == (f"node07:{port}", f"node07:{port + 1}", f"node09:{port}")
+    assert (found.rank, found.local_rank) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -445,7 +455,7 @@ def test_workers_find_each_other(monkeypatch):
         ({**TORCHRUN, "SLURM_JOB_NODELIST": "node[1-3]"}, r"need 2 hosts, but SLURM names 3 \(node\[1-3\]\)"),
         ({**TORCHRUN, "LOCAL_WORLD_SIZE": "3"}, "not the same number on every host"),
         ({**TORCHRUN, "LOCAL_WORLD_SIZE": "4", "MASTER_PORT": "65534"}, "which end at 65535"),
-        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "4", "MASTER_PORT": "x"}, "MASTER_PORT='x'"),
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "4", "MASTER_PORT": "x"}, "MASTER_PORT is 'x'"),
         ({"TF_CONFIG": "{"}, "TF_CONFIG in the environment is malformed"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'}, "task worker 1"),
         ({"TF_CONFIG": '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}'}, "with 1 ps"),

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("gnomon", "torch", "numpy", "pydantic", "hydra-core", "omegaconf")
+PACKAGES = ("gnomon", "torch", "tensorflow", "tensorflow-cpu", "keras", "numpy", "pydantic", "hydra-core", "omegaconf")
 
 
 def describe_environment() -> dict[str, Any]:

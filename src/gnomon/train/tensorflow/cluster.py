@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gnomon.errors import LaunchError
-from gnomon.runtime.environment import RankEnvironment
+from gnomon.runtime.environment import RankEnvironment, parse_tasks_per_node
 from gnomon.topology.sources.hostlist import expand
-
-_FIRST_SLURM_PORT = 20_000
-_SLURM_PORTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,49 +21,61 @@ class Cluster:
     addresses: tuple[str, ...] = ()
 
     @property
+    def environment(self) -> RankEnvironment:
+        """The same place, for what does not know TensorFlow."""
+        return RankEnvironment(rank=self.rank, world_size=self.world_size)
+
+    @property
     def is_main(self) -> bool:
         """True for the worker that writes the run directory."""
         return self.rank == 0
 
 
 def find_cluster(variables: Mapping[str, str], port: int | None = None) -> Cluster:
-    """Return the cluster that TF_CONFIG describes, else that of torchrun's or SLURM's variables.
+    """Return the cluster that TF_CONFIG describes, else that of torchrun's, Open MPI's or SLURM's variables.
 
-    Without TF_CONFIG, the worker with local rank r listens on port + r of its host; `port` is by default
-    MASTER_PORT + 1, and 20000 + job number % 10000 under SLURM without MASTER_PORT. Raises LaunchError where the hosts
-    cannot be known or the variables contradict each other.
+    Without TF_CONFIG, the worker with local rank r listens on port + r of its host; `port` is by default one above the
+    port where the ranks of PyTorch would meet (MASTER_PORT, or what follows from the job). Raises LaunchError where
+    the hosts cannot be known or the variables contradict each other.
     """
     if "TF_CONFIG" in variables:
         return _from_tf_config(variables["TF_CONFIG"])
     environment = RankEnvironment.detect(variables)
     if environment.world_size == 1:
         return Cluster()
-    hosts = _hosts(environment, variables)
-    first = port or _default_port(variables)
-    if first + environment.local_world_size > 2**16:
+    master, master_port = environment.master or _master(variables)
+    workers = _workers_per_host(environment, variables)
+    hosts = [master] if len(workers) == 1 else _hosts(environment, variables, len(workers))
+    first = port or master_port + 1
+    if first + max(workers) > 2**16:
         raise LaunchError(
-            f"The {environment.local_world_size} workers of a host would listen on ports {first} and following, which "
-            "end at 65535. Set a lower one: strategy={name: multi_worker, port: 20000}."
+            f"The {max(workers)} workers of a host would listen on ports {first} and following, which end at 65535. "
+            "Set a lower one: strategy={name: multi_worker, port: 20000}."
         )
-    local = environment.local_world_size
-    addresses = tuple(f"{host}:{first + index}" for host in hosts for index in range(local))
+    addresses = [
+        f"{host}:{first + index}" for host, count in zip(hosts, workers, strict=True) for index in range(count)
+    ]
     return Cluster(
         rank=environment.rank,
         local_rank=environment.local_rank,
         world_size=environment.world_size,
-        addresses=addresses,
+        addresses=tuple(addresses),
     )
 
 
-def _hosts(environment: RankEnvironment, variables: Mapping[str, str]) -> list[str]:
+def _workers_per_host(environment: RankEnvironment, variables: Mapping[str, str]) -> list[int]:
+    if environment.source == "slurm":
+        return parse_tasks_per_node(variables["SLURM_STEP_TASKS_PER_NODE"])
     nodes, rest = divmod(environment.world_size, environment.local_world_size)
     if rest:
         raise LaunchError(
             f"{environment.world_size} workers are not the same number on every host "
             f"({environment.local_world_size} on this one). Start equally many, or set TF_CONFIG."
         )
-    if nodes == 1:
-        return [variables.get("MASTER_ADDR", "127.0.0.1")]
+    return [environment.local_world_size] * nodes
+
+
+def _hosts(environment: RankEnvironment, variables: Mapping[str, str], nodes: int) -> list[str]:
     nodelist = variables.get("SLURM_STEP_NODELIST") or variables.get("SLURM_JOB_NODELIST")
     if nodelist is None:
         raise LaunchError(
@@ -82,18 +91,14 @@ def _hosts(environment: RankEnvironment, variables: Mapping[str, str]) -> list[s
     return hosts
 
 
-def _default_port(variables: Mapping[str, str]) -> int:
-    for name, offset in (("MASTER_PORT", 1), ("SLURM_JOB_ID", None)):
-        text = variables.get(name)
-        if text is None:
-            continue
-        if not text.isdecimal():
-            raise LaunchError(f"{name}='{text}' in the environment is not a number.")
-        return int(text) + offset if offset is not None else _FIRST_SLURM_PORT + int(text) % _SLURM_PORTS
-    raise LaunchError(
-        "The workers need a port to meet: MASTER_PORT is not set. Start them with torchrun or SLURM, or set "
-        "strategy={name: multi_worker, port: 20000}."
-    )
+def _master(variables: Mapping[str, str]) -> tuple[str, int]:
+    address, port = variables.get("MASTER_ADDR", "127.0.0.1"), variables.get("MASTER_PORT")
+    if port is None or not port.isdecimal():
+        found = "is not set" if port is None else f"is '{port}', which is not a number"
+        raise LaunchError(
+            f"The workers need a port to meet, and MASTER_PORT {found}. Start them with torchrun or SLURM, or set it."
+        )
+    return address, int(port)
 
 
 def _from_tf_config(text: str) -> Cluster:

@@ -13,7 +13,7 @@ from gnomon.errors import ConfigError, LaunchError, did_you_mean
 from gnomon.train.examples import Array
 from gnomon.train.supervised_settings import SupervisedConfig
 from gnomon.train.tensorflow.cluster import Cluster, find_cluster
-from gnomon.train.tensorflow.library import tensorflow
+from gnomon.train.tensorflow.library import eager_context, tensorflow
 
 _OPTIONS: Mapping[str, tuple[str, ...]] = {"single": (), "mirrored": ("replicas",), "multi_worker": ("port",)}
 _LEAVE_TIMEOUT_MS = 10_000
@@ -54,10 +54,8 @@ class Distribution:
         """
         if self.cluster.world_size == 1:
             return
-        from tensorflow.python.eager import context  # the strategies have no barrier of their own
-
         with suppress(tensorflow().errors.OpError):
-            context.context().wait_at_barrier(f"gnomon-{next(_barriers)}", _LEAVE_TIMEOUT_MS)
+            eager_context().wait_at_barrier(f"gnomon-{next(_barriers)}", _LEAVE_TIMEOUT_MS)
 
     def _create_sum(self) -> Any:
         tf = tensorflow()
@@ -156,7 +154,8 @@ def _mirrored(replicas: int | None, gpus: list[Any]) -> Any:
             "strategy=mirrored, but there is no GPU to mirror the model on. Set strategy={name: mirrored, replicas: 2} "
             "for parts of the CPU, or strategy=single."
         )
-    if len(tf.config.list_logical_devices("CPU") if _started() else ()) < replicas:
+    # to list the logical devices starts TensorFlow, after which they can no longer be made
+    if not eager_context()._initialized or len(tf.config.list_logical_devices("CPU")) < replicas:
         cpu = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration()] * replicas
         _before_start(lambda: tf.config.set_logical_device_configuration(cpu, parts), f"replicas={replicas} on the CPU")
@@ -182,12 +181,6 @@ def _multi_worker(cluster: Cluster) -> Any:
             f"{str(error).splitlines()[0]} Check that all are started and that their ports are free; multi_worker must "
             "be the first use of TensorFlow in a process."
         ) from None
-
-
-def _started() -> bool:
-    from tensorflow.python.eager import context  # there is no public way to ask
-
-    return bool(context.context()._initialized)
 
 
 def _before_start(configure: Any, what: str) -> None:

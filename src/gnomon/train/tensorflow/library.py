@@ -44,3 +44,8 @@ def keras() -> Any:
             "TensorFlow. Set KERAS_BACKEND=tensorflow."
         )
     return module
+
+
+def eager_context() -> Any:
+    """Return what knows whether TensorFlow has started and has its barrier; there is no public way to either."""
+    return importlib.import_module("tensorflow.python.eager.context").context()

@@ -18,6 +18,7 @@ from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.runtime.signals import StopFlag
 from gnomon.track.base import Tracker
+from gnomon.track.registry import parse_trackers
 from gnomon.train.best import BestMetric
 from gnomon.train.clock import StepClock
 from gnomon.train.examples import Examples
@@ -78,6 +79,8 @@ class Loop:
             self._restore(run)
         on_main(self._distribution, lambda: write_settings(run, self.config))
         on_main(self._distribution, lambda: self._trackers.extend(self._create_trackers(run)))
+        if not self._distribution.cluster.is_main:
+            self._trackers.extend(self._create_trackers(run))
         self._train(flag)
         if "test" in self._held_out:
             self._report(self.evaluate("test", "test_"))
@@ -203,13 +206,12 @@ class Loop:
         )
 
     def _create_trackers(self, run: RunDirectory) -> list[Tracker]:
-        from gnomon.track.console import ConsoleTracker
-        from gnomon.track.jsonl import JsonlTracker
+        from gnomon.track.collection import create_trackers
 
-        trackers: list[Tracker] = [JsonlTracker(run.metrics)]
-        if self.config.progress:
-            trackers.append(ConsoleTracker(self.config.num_steps))
-        return trackers
+        settings = self.config.trackers
+        if self.config.progress and all(each.name != "console" for each in settings):
+            settings = (*settings, *parse_trackers("console"))
+        return [create_trackers(settings, run, self._distribution.cluster.environment, self.config.num_steps)]
 
 
 def create_best(metric: str, config: SupervisedConfig) -> BestMetric:

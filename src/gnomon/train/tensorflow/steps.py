@@ -49,7 +49,7 @@ class Steps:
         """
         scatter = self._distribution.scatter
         tf = tensorflow()
-        return self._train(scatter(inputs, 1), scatter(targets, 1), tf.constant(float(stop)))  # type: ignore[no-any-return]
+        return self._train(scatter(inputs, 1), scatter(targets, 1), tf.constant(float(stop)))
 
     def evaluate(self, inputs: Array, targets: Array, weights: Array) -> list[float]:
         """Return the sums over a batch of: weights, losses, and each metric, every example times its weight."""
