@@ -16,7 +16,7 @@ import zarr
 from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
 
-from gnomon.data._samples import sample_ids
+from gnomon.data.ids import sample_ids
 from gnomon.data.parquet import ParquetDataset
 from gnomon.data.resumable import create_loader
 from gnomon.data.stored_arrays import HDF5Dataset, ZarrDataset

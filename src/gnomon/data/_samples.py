@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Subset
 
 from gnomon.errors import DataError, did_you_mean
 
@@ -66,30 +65,6 @@ def expand_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     if not found:
         raise DataError("No path was given. Set it to a file, or to a pattern such as 'data/*.h5'.")
     return found
-
-
-def sample_ids(dataset: Any, indices: Sequence[int]) -> list[Any] | None:
-    """Return the names of samples, or None if the dataset has none; a dataset gives them by a method of this name."""
-    if isinstance(dataset, Subset):
-        return sample_ids(dataset.dataset, [dataset.indices[index] for index in indices])
-    if isinstance(dataset, ConcatDataset):
-        return _ids_of_parts(dataset, indices)
-    identify = getattr(dataset, "sample_ids", None)
-    return identify(indices) if callable(identify) else None
-
-
-def _ids_of_parts(dataset: ConcatDataset[Any], indices: Sequence[int]) -> list[Any] | None:
-    ends = np.asarray(dataset.cumulative_sizes)
-    parts = np.searchsorted(ends, indices, side="right")
-    ids = np.empty(len(indices), dtype=object)
-    for part in np.unique(parts):
-        places = np.flatnonzero(parts == part)
-        start = ends[part - 1] if part else 0
-        found = sample_ids(dataset.datasets[part], [int(indices[place] - start) for place in places.tolist()])
-        if found is None:
-            return None
-        ids[places] = found
-    return ids.tolist()
 
 
 def _below_anchor(pattern: Path) -> str:

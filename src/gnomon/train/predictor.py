@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gnomon.component import Predictor
-from gnomon.data._samples import sample_ids
 from gnomon.data.fetch import PaddedBatch
+from gnomon.data.ids import sample_ids
 from gnomon.data.resumable import create_loader
 from gnomon.errors import ConfigError, DataError, GnomonError, did_you_mean
 from gnomon.runtime.devices import resolve_device
