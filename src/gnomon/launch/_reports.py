@@ -83,10 +83,17 @@ def explain_failure(reports: RankReports, silent: list[int], exit_code: int | No
     A rank that crashed outranks the broken connections that its neighbours then report, and so does a GnomonError,
     which names its cause. A rank ended by SIGTERM is a consequence: torchrun stops the others that way.
     """
-    errors = reports.errors()
     if reports.ranks > 1 and exit_code is not None and exit_code < 0:
         return _torchrun_death(reports, exit_code)
     codes: Mapping[int, int | None] = exit_codes(launcher_text) if reports.ranks > 1 else {0: exit_code}
+    return explain_exits(reports, silent, codes, launcher_text)
+
+
+def explain_exits(
+    reports: RankReports, silent: list[int], codes: Mapping[int, int | None], launcher_text: str = ""
+) -> GnomonError:
+    """Return the error to raise for ranks that ended with these exit codes, the first to end first."""
+    errors = reports.errors()
     crashed = [rank for rank in (*codes, *silent) if rank in silent and _crashed(codes.get(rank), errors)]
     if crashed:
         return _death(reports, crashed[0], codes.get(crashed[0]))
