@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gnomon.launch.local import RankJob, run_ranks
+from gnomon.launch.ray import run_ranks_on_ray
 from training_fixtures import TINY_MODEL, write_text
 
 WORKER = "training_conformance_worker"
@@ -64,6 +65,10 @@ CASES: dict[str, Case] = {
     "fsdp(2)": _data_parallel("fsdp", 2),
     "fsdp(4), ZeRO-2, 2 replicas": _data_parallel("fsdp", 4, zero_stage=2, replicas=2),
     **{f"deepspeed(2), ZeRO-{stage}": _deepspeed(stage) for stage in range(4)},
+    "horovod(2)": replace(
+        _data_parallel("horovod", 2), needs=("horovod", "make horovod"), reload=_data_parallel("ddp", 4)
+    ),
+    "ray-ddp(2)": replace(_data_parallel("ddp", 2), launcher="ray", needs=("ray", "pip install 'gnomon[ray]'")),
 }
 
 
@@ -91,9 +96,16 @@ def write_task(case: Case, folder: Path, run: str, record: str, **changes: Any) 
 
 def launch(case: Case, task: Path) -> None:
     """Run the task in the ranks of the case; raise what its launcher raises."""
-    log_dir = task.with_suffix("")
-    arguments = (str(task),)
-    run_ranks(RankJob(module=WORKER, arguments=arguments, log_dir=log_dir, ranks=case.ranks, threads_per_rank=1))
+    run = run_ranks_on_ray if case.launcher == "ray" else run_ranks
+    run(
+        RankJob(
+            module=WORKER,
+            arguments=(str(task),),
+            log_dir=task.with_suffix(""),
+            ranks=case.ranks,
+            threads_per_rank=1,
+        )
+    )
 
 
 def read_parts(folder: Path, step: int, ranks: int) -> list[Parts]:

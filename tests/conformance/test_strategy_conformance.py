@@ -1,5 +1,6 @@
 """The strategies that gnomon ships pass the suite that it gives to third parties."""
 
+from importlib.util import find_spec
 from typing import ClassVar
 
 import pytest
@@ -56,3 +57,9 @@ class TestDeepSpeed2WithOffload(StrategyConformance):
 class TestDeepSpeed3(StrategyConformance):
     strategy = "deepspeed"
     options: ClassVar = {"zero_stage": 3}
+
+
+@pytest.mark.torch_dist
+@pytest.mark.skipif(find_spec("horovod") is None, reason="Horovod is not built: make horovod")
+class TestHorovod(StrategyConformance):
+    strategy = "horovod"

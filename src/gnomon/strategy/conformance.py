@@ -277,6 +277,8 @@ def _expected(weights: dict[str, Tensor], batch: Tensor) -> dict[str, Any]:
 class _RunningMean(nn.Module):
     """Leaves its input alone and keeps a mean of it in a buffer, which differs between ranks until it is shared."""
 
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.randn(()))

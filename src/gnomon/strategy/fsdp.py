@@ -72,7 +72,8 @@ class FSDPStrategy(DataParallelStrategy):
         for block in blocks.values():
             fully_shard(block, reshard_after_forward=self._zero_stage == 3, **options)
         # the last gathered is the first that backward needs, so the root keeps its own weights
-        return fully_shard(model, reshard_after_forward=False, **options)
+        fully_shard(model, reshard_after_forward=False, **options)
+        return model
 
     @contextmanager
     def synchronise(self, model: nn.Module, is_last: bool) -> Iterator[None]:
