@@ -9,6 +9,7 @@ from gnomon.track import registry
 from gnomon.track.base import KINDS, Item
 from gnomon.track.collection import create_trackers
 from gnomon.track.conformance import create_run
+from gnomon.track.lines import read_lines
 from gnomon.track.registry import Trackers, list_trackers, parse_trackers
 from gnomon.track.settings import MLflowSettings, TrackerSettings
 
@@ -119,3 +120,17 @@ def test_a_rank_that_is_tracked_has_rows_of_its_own(tmp_path):
     tracker.close()
     assert (run.path / "tracking/rank-1/metrics.jsonl").read_text().startswith('{"step": 1, "loss": 1.0')
     assert not run.metrics.exists()
+
+
+def test_a_resumed_run_writes_the_rows_of_every_rank_again_once(tmp_path):
+    run, settings = create_run(tmp_path), parse_trackers({"name": "jsonl", "ranks": -1})
+    for steps in ([1, 2, 3, 4], [3, 4, 5]):
+        trackers = [create_trackers(settings, run, environment(rank, 2), 10) for rank in (0, 1)]
+        for tracker in trackers:
+            for step in steps:
+                tracker.log({"step": step, "loss": 1.0})
+            tracker.close()
+        if steps[0] == 1:
+            run.keep_metrics(row for row in run.read_metrics() if row["step"] <= 2)
+    rows = read_lines(run.path / "tracking/rank-1/metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]

@@ -68,6 +68,26 @@ def test_a_full_disk_warns_once_and_the_rows_are_written_when_there_is_room_agai
     assert read(path) == [{"step": step} for step in (1, 2, 3, 4)]
 
 
+def test_thousands_of_rows_that_wait_for_room_do_not_slow_the_loop(tmp_path, monkeypatch):
+    tracker = JsonlTracker(tmp_path / "metrics.jsonl")
+    write, written = os.write, []
+
+    def full(file: int, data: bytes) -> int:
+        written.append(len(data))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.warns(TrackerWarning):
+        tracker.log({"step": 0})
+    for step in range(1, 5000):
+        tracker.log({"step": step})
+    assert len(written) == 5000
+    assert max(written) < 10_000  # bytes that one call tries
+    monkeypatch.setattr(os, "write", write)
+    tracker.close()
+    assert read(tmp_path / "metrics.jsonl") == [{"step": step} for step in range(5000)]
+
+
 def test_rows_that_never_found_room_are_printed(tmp_path, monkeypatch, capsys):
     tracker = JsonlTracker(tmp_path / "metrics.jsonl")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,10 +11,12 @@ from typing import Any
 from gnomon.errors import ConfigError, TrackerWarning
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.run_directory import RunDirectory
+from gnomon.spec._noun import write_atomically
 from gnomon.track.base import KINDS, Item, Tracker, unsupported_kind
 from gnomon.track.console import ConsoleTracker
 from gnomon.track.forwarder import Forwarder
 from gnomon.track.jsonl import JsonlTracker
+from gnomon.track.lines import read_lines
 from gnomon.track.places import Places
 from gnomon.track.registry import load_tracker
 from gnomon.track.settings import RankSettings, TrackerSettings
@@ -103,6 +106,7 @@ def create_trackers(
     places, rank = Places(run.path), environment.rank
     if not environment.is_main:
         places.folder(rank).mkdir(parents=True, exist_ok=True)
+        _drop_later_rows(places, rank)
     truth = JsonlTracker(places.metrics(rank), rank)
     others: dict[str, tuple[TrackerSettings, Tracker]] = {}
     for entry in wanted:
@@ -118,6 +122,15 @@ def _create(settings: TrackerSettings, places: Places, environment: RankEnvironm
     if tracker.in_loop:
         return tracker(settings)  # type: ignore[no-any-return]
     return Forwarder(places, settings, environment.rank, environment.world_size, tracker.kinds)
+
+
+def _drop_later_rows(places: Places, rank: int) -> None:
+    """Drop the rows of a rank after the newest of rank 0, which were cut to the checkpoint of a resumed run."""
+    path = places.metrics(rank)
+    if path.exists():
+        newest = max((row.get("step", 0) for row in read_lines(places.metrics(0))), default=0)
+        rows = [row for row in read_lines(path) if row.get("step", 0) <= newest]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _check_ranks(settings: Sequence[RankSettings], world_size: int) -> None:

@@ -7,13 +7,16 @@ import json
 import os
 import sys
 import warnings
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from gnomon.errors import TrackerWarning
 
 READ_BYTES = 2**20
+LINES_PER_WRITE = 100
 
 
 class LineAppender:
@@ -27,36 +30,40 @@ class LineAppender:
         self.path = path
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._size = os.fstat(self._file).st_size
-        self._pending = ""
+        self._pending: deque[bytes] = deque()
         self._warned = False
 
     def append(self, value: Any) -> None:
         """Append `value` as one line of JSON."""
-        self._pending += json.dumps(value) + "\n"
+        self._pending.append(json.dumps(value).encode() + b"\n")
         self._write()
 
     def close(self) -> None:
         """Write what is left and close the file; harmless when called twice."""
         if self._file < 0:
             return
-        if self._pending:
-            self._write()
+        self._write()
         os.close(self._file)
         self._file = -1
         if self._pending:
-            print(f"Rows that could not be written to '{self.path}':\n{self._pending}", end="", file=sys.stderr)
+            left = b"".join(self._pending).decode()
+            print(f"Rows that could not be written to '{self.path}':\n{left}", end="", file=sys.stderr)
 
     def _write(self) -> None:
-        data = self._pending.encode()
-        try:
-            if os.write(self._file, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            os.ftruncate(self._file, self._size)
-            self._warn(error)
-            return
-        self._size += len(data)
-        self._pending = ""
+        """Write what is pending; when that fails, it has cost one system call and not the writing of everything."""
+        while self._pending:
+            lines = list(islice(self._pending, LINES_PER_WRITE))
+            data = b"".join(lines)
+            try:
+                if os.write(self._file, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                os.ftruncate(self._file, self._size)
+                self._warn(error)
+                return
+            self._size += len(data)
+            for _ in lines:
+                self._pending.popleft()
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
