@@ -97,6 +97,12 @@ def _check_stages(model: ModelSpec, layout: Layout, workload: Workload) -> None:
             + (" Or set first_stage_layers or last_stage_layers." if per_rank == 1 else "")
         )
     count = workload.accumulation(layout.dp)
+    if layout.schedule == "1f1b" and layout.vpp == 1 and count < layout.pp:
+        raise LayoutError(
+            f"schedule='1f1b' of torch.distributed.pipelining needs at least pp={layout.pp} micro-batches, and "
+            f"global_batch / (micro_batch x dp) is {count}. Set global_batch to "
+            f"{layout.pp * layout.dp * workload.micro_batch} or more, micro_batch lower, pp={count} or schedule='gpipe'."
+        )
     rounds = max(1, count // layout.pp)
     if (layout.vpp > 1 or layout.schedule == "zb-h1") and count % rounds:
         valid = [n for n in range(1, 4 * count) if n % max(1, n // layout.pp) == 0]

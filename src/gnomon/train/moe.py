@@ -54,10 +54,11 @@ class MoE(nn.Module):
 
 
 class Experts(nn.Module):
-    """All routed experts of a layer, their matrices stacked: `up` (experts, width, hidden), `down` (experts, hidden, width).
+    """All routed experts of a layer, their matrices stacked.
 
-    Rows of a gated `up` alternate between gate and value.
-    """  # fmt: skip
+    `up` (experts, width, hidden), `down` (experts, hidden, width); rows of a gated `up` alternate between gate and
+    value.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -25,9 +25,10 @@ def gather_partial(parameters: Iterable[nn.Parameter]) -> None:
     """Add up gradients of which tensor-parallel ranks have only their summands, so that they lie as the parameters."""
     for parameter in parameters:
         gradient = parameter.grad
-        if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
-            if gradient.placements != parameter.placements:
-                parameter.grad = gradient.redistribute(placements=parameter.placements)
+        if not isinstance(gradient, DTensor) or not isinstance(parameter, DTensor):
+            continue
+        if gradient.placements != parameter.placements:
+            parameter.grad = gradient.redistribute(placements=parameter.placements)
 
 
 def average(replicas: Replicas) -> None:

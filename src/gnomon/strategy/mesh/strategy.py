@@ -215,12 +215,11 @@ class MeshStrategy(ProcessGroupStrategy):
                     parts *= 1 if placement.is_replicate() else size
             ends = 2 if any(parameter is tied for tied in self._tied) else 1
             self._copies[parameter] = ends * per_stage // parts
-        if layout.zero_stage:
-            return
-        dense = [p for p in model.parameters() if p not in experts]
         batches = layout.dp * layout.cp
-        self._replicas = [gradients.Replicas(dense, grid.weights.get_group("replicate"), batches)]
-        if experts:
+        if layout.zero_stage == 0:
+            dense = [p for p in model.parameters() if p not in experts]
+            self._replicas = [gradients.Replicas(dense, grid.weights.get_group("replicate"), batches)]
+        if experts and (layout.zero_stage == 0 or layout.expert_dp == 1):  # shard_weights sees to the others
             routed = [p for p in model.parameters() if p in experts]
             self._replicas.append(gradients.Replicas(routed, grid.experts.get_group("replicate"), batches))
 

@@ -1,0 +1,229 @@
+"""Layouts on real ranks: replicas bit for bit alike, the numbers of one process, resume after kill -9, other layouts."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from gnomon.errors import RankFailedError
+from gnomon.launch.local import RankJob, run_ranks
+from gnomon.train.checkpoint_files import list_checkpoints
+from gnomon.train.config import GPTTrainingConfig
+from mesh_worker import record
+from training_fixtures import TINY_MODEL, read_curve, tiny_config
+
+pytestmark = pytest.mark.torch_dist
+
+TOLERANCE = 1e-5  # relative, in fp32, after 20 steps of AdamW
+STEPS = 20
+GPT2 = {**TINY_MODEL, "num_layers": 4, "num_heads": 4}
+LLAMA = {
+    **GPT2, "num_kv_heads": 2, "ffn_hidden_size": 48, "activation": "silu", "gated_mlp": True,
+    "norm": "rmsnorm", "position": "rope", "tied_embeddings": False,
+}  # fmt: skip
+MOE = {
+    **LLAMA, "num_layers": 2,
+    "moe": {
+        "num_experts": 4, "experts_per_token": 2, "expert_ffn_size": 24, "num_shared_experts": 1, "num_dense_layers": 1,
+    },
+}  # fmt: skip
+MODELS = {"gpt2": GPT2, "llama": LLAMA, "moe": MOE}
+
+
+class Case(NamedTuple):
+    """A model by name and its layout."""
+
+    model: str
+    layout: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.model, *(f"{key}{value}" for key, value in self.layout.items())])
+
+
+KILLED = [
+    Case("gpt2", {"tp": 2}),
+    Case("gpt2", {"pp": 2}),
+    Case("llama", {"cp": 2}),
+    Case("moe", {"dp": 2, "ep": 2}),
+    Case("llama", {"tp": 2, "pp": 2}),
+    Case("gpt2", {"dp": 2, "tp": 2}),
+]
+WHOLE = [
+    Case("moe", {"tp": 2, "sequence_parallel": False}),
+    Case("llama", {"cp": 2, "context_parallel": "all_to_all"}),
+    Case("llama", {"pp": 2, "first_stage_layers": 1}),
+    Case("gpt2", {"pp": 2, "vpp": 2}),
+    Case("gpt2", {"pp": 2, "schedule": "gpipe"}),
+    Case("gpt2", {"pp": 2, "schedule": "zb-h1"}),
+    Case("gpt2", {"pp": 2, "schedule": "zb-v"}),
+    Case("gpt2", {"dp": 2, "zero_stage": 3}),
+    Case("moe", {"dp": 2, "ep": 2, "tp": 2}),
+    Case("moe", {"dp": 4, "ep": 2, "zero_stage": 3}),
+    Case("llama", {"dp": 2, "tp": 2, "zero_stage": 3}),
+    Case("llama", {"dp": 4, "zero_stage": 2, "shard_ranks": 2}),
+    Case("llama", {"dp": 2, "pp": 2, "zero_stage": 2}),
+]
+
+
+class Runs:
+    """Trains cases in a folder, several in the same ranks, and reads what they found."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def config(self, case: Case, run: str, **changes: Any) -> GPTTrainingConfig:
+        workload = {"seq_len": 32, "global_batch": 8, "micro_batch": 2}
+        settings = {
+            "model": MODELS[case.model], "layout": case.layout, "workload": workload, "num_steps": STEPS,
+            "eval_every": 10, "eval_batches": 4 // case.layout.get("dp", 1), "checkpoint_every": 10, **changes,
+        }  # fmt: skip
+        return tiny_config(self.run_dir(case, run), **settings)
+
+    def run_dir(self, case: Case, run: str) -> Path:
+        return self.folder / f"{case.name}-{run}"
+
+    def train(self, cases: Iterable[Case], run: str, kill_at: int | None = None, **changes: Any) -> None:
+        tasks = []
+        for case in cases:
+            config = self.config(case, run, **changes)
+            path = config.save(self.folder / f"{case.name}-{run}.json")
+            tasks.append({"config": str(path), "out": str(self._out(case, run)), "kill_at": kill_at})
+        path = self.folder / f"tasks-{run}-{config.layout.num_ranks}.json"
+        path.write_text(json.dumps(tasks), encoding="utf-8")
+        run_ranks(
+            RankJob(
+                module="mesh_worker",
+                arguments=(str(path),),
+                log_dir=path.with_suffix(".logs"),
+                ranks=config.layout.num_ranks,
+                threads_per_rank=1,
+            )
+        )
+
+    def train_alone(self, case: Case, run: str, **changes: Any) -> None:
+        record(self.config(case, run, **changes), self._out(case, run))
+
+    def found(self, case: Case, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = torch.load(self._out(case, run))
+        return found
+
+    def continue_as(self, case: Case, run: str, other: Case, name: str) -> None:
+        """Copy the finished run of a case to where another case looks for it."""
+        shutil.copytree(self.run_dir(case, run), self.run_dir(other, name))
+
+    def _out(self, case: Case, run: str) -> Path:
+        return self.folder / f"{case.name}-{run}.pt"
+
+
+def by_ranks(cases: list[Case]) -> dict[int, list[Case]]:
+    groups: dict[int, list[Case]] = {2: [], 4: []}
+    for case in cases:
+        degrees = {key: value for key, value in case.layout.items() if key in ("dp", "tp", "pp", "cp")}
+        groups[torch.tensor(list(degrees.values())).prod().item()].append(case)
+    return groups
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Every case to the end, and one process of each model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        runs = Runs(tmp_path_factory.mktemp("mesh"))
+        for model in MODELS:
+            runs.train_alone(Case(model, {}), "whole")
+        for cases in by_ranks(KILLED + WHOLE).values():
+            runs.train(cases, "whole")
+        yield runs
+
+
+@pytest.mark.parametrize("case", KILLED + WHOLE, ids=lambda case: case.name)
+def test_a_layout_computes_what_one_process_computes(runs, case):
+    found, alone = runs.found(case, "whole"), runs.found(Case(case.model, {}), "whole")
+    assert found["differing"] == []
+    assert set(found["state"]) == set(alone["state"])
+    for name, expected in alone["state"].items():
+        if name.startswith("model."):
+            assert (found["state"][name] - expected).norm() <= TOLERANCE * expected.norm(), name
+    curves = [read_curve(runs.run_dir(each, "whole")) for each in (case, Case(case.model, {}))]
+    for (step, loss, norm, evaluation), expected in zip(*curves, strict=True):
+        assert step == expected[0]
+        for value, wanted in zip((loss, norm, evaluation), expected[1:], strict=True):
+            assert value == (None if wanted is None else pytest.approx(wanted, rel=TOLERANCE))
+
+
+def test_ranks_hold_their_part_alone_and_read_what_their_replica_reads(runs):
+    whole = sum(runs.found(Case("llama", {}), "whole")["counts"])
+    embedding, norm = 256 * 32, 32
+    both = runs.found(KILLED[4], "whole")
+    inner = (whole - 2 * embedding - 9 * norm) // 4  # matrices of two layers, cut in two
+    assert both["counts"] == [inner + embedding // 2 + 4 * norm] * 2 + [inner + embedding // 2 + 5 * norm] * 2
+    assert both["shares"] == [(0, 1)] * 4
+    assert runs.found(KILLED[5], "whole")["shares"] == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    assert runs.found(Case("moe", {"dp": 2, "ep": 2}), "whole")["counts"][0] < sum(
+        runs.found(Case("moe", {}), "whole")["counts"]
+    )
+
+
+@pytest.fixture(scope="module")
+def resumed(runs: Runs) -> Runs:
+    """Each case killed with SIGKILL after step 13, then continued to the end in new ranks."""
+    for case in KILLED:
+        with pytest.raises(RankFailedError, match="SIGKILL"):
+            runs.train([case], "killed", kill_at=13)
+        assert list_checkpoints(runs.run_dir(case, "killed") / "checkpoints")[0].name == "step-000010"
+    for cases in by_ranks(KILLED).values():
+        runs.train(cases, "killed", resume=True)
+    return runs
+
+
+@pytest.mark.parametrize("case", KILLED, ids=lambda case: case.name)
+def test_a_killed_run_resumes_bit_for_bit(resumed, case):
+    whole, found = resumed.found(case, "whole")["state"], resumed.found(case, "killed")["state"]
+    assert set(whole) == set(found)
+    for name, expected in whole.items():
+        assert torch.equal(found[name], expected), name
+    assert read_curve(resumed.run_dir(case, "killed")) == read_curve(resumed.run_dir(case, "whole"))
+
+
+@pytest.fixture(scope="module")
+def exchanged(runs: Runs) -> Runs:
+    """The last checkpoint of one process loaded under each layout, and that of each layout under another."""
+    for case in KILLED:
+        runs.continue_as(Case(case.model, {}), "whole", case, "from-alone")
+    groups = by_ranks(KILLED)
+    for cases in groups.values():
+        runs.train(cases, "from-alone", resume=True)
+    runs.continue_as(Case("llama", {"tp": 2, "pp": 2}), "whole", Case("llama", {"cp": 2}), "from-other")
+    runs.continue_as(Case("gpt2", {"dp": 2, "tp": 2}), "whole", Case("gpt2", {"pp": 2}), "from-other")
+    runs.train([Case("llama", {"cp": 2}), Case("gpt2", {"pp": 2})], "from-other", resume=True)
+    return runs
+
+
+@pytest.mark.parametrize("case", KILLED, ids=lambda case: case.name)
+def test_a_checkpoint_of_one_process_loads_under_a_layout_and_back(exchanged, case):
+    alone = exchanged.found(Case(case.model, {}), "whole")["state"]
+    loaded = exchanged.found(case, "from-alone")["state"]
+    assert set(loaded) == set(alone)
+    for name, expected in alone.items():
+        assert torch.equal(loaded[name], expected), name
+    back = Case(case.model, {})
+    exchanged.continue_as(case, "whole", back, f"from-{case.name}")
+    exchanged.train_alone(back, f"from-{case.name}", resume=True)
+    returned = exchanged.found(back, f"from-{case.name}")["state"]
+    for name, expected in exchanged.found(case, "whole")["state"].items():
+        assert torch.equal(returned[name], expected), name
+
+
+def test_a_checkpoint_of_one_layout_loads_under_another(exchanged):
+    for source, target in (
+        (Case("llama", {"tp": 2, "pp": 2}), Case("llama", {"cp": 2})),
+        (Case("gpt2", {"dp": 2, "tp": 2}), Case("gpt2", {"pp": 2})),
+    ):
+        loaded = exchanged.found(target, "from-other")["state"]
+        for name, expected in exchanged.found(source, "whole")["state"].items():
+            assert torch.equal(loaded[name], expected), name

@@ -1,0 +1,87 @@
+"""`python -m mesh_worker TASKS.json`: one rank that trains several runs one after the other, and kills itself if told.
+
+A task is {"config": path of a GPTTrainingConfig, "out": where to put what was found, "kill_at": a step or null}.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from gnomon.launch.rank_errors import report_rank_error
+from gnomon.train.config import GPTTrainingConfig
+from gnomon.train.gpt_trainer import GPTTrainer
+
+
+class RecordingTrainer(GPTTrainer):
+    """Leaves the whole state of the model and the optimizer in `found` once it has trained."""
+
+    found: dict[str, Any]
+
+    def train(self, stop: Any) -> None:
+        super().train(stop)
+        state = self.strategy.state(self.model, self.optimizer)
+        whole = {".".join(path): _whole(tensor) for path, tensor in _leaves(state)}
+        merged: dict[str, torch.Tensor] = {}
+        differing = []
+        for part in self.strategy.collectives.gather_objects(whole):
+            for name, tensor in part.items():
+                if not torch.equal(merged.setdefault(name, tensor), tensor):
+                    differing.append(name)
+        shares = self.strategy.collectives.gather_objects(self.strategy.data_shard)
+        here = sum(_local(parameter).numel() for parameter in self.module.parameters())
+        counts = self.strategy.collectives.gather_objects(here)
+        self.found = {"state": merged, "differing": differing, "shares": shares, "counts": counts}
+
+
+class Killer:
+    """Kills the last rank in the middle of the run, without any chance to clean up."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: GPTTrainer, loss: torch.Tensor) -> None:
+        environment = trainer.strategy.environment
+        if trainer.step == self.step and environment.rank == environment.world_size - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    with report_rank_error():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            dist.init_process_group("gloo")
+        for task in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+            record(GPTTrainingConfig.load(task["config"]), Path(task["out"]), task["kill_at"])
+
+
+def record(config: GPTTrainingConfig, out: Path, kill_at: int | None = None) -> None:
+    """Train and write what was found."""
+    trainer = RecordingTrainer(config)
+    if kill_at is not None:
+        trainer.callbacks.append(Killer(kill_at))
+    trainer.execute()
+    if int(os.environ.get("RANK", "0")) == 0:
+        torch.save(trainer.found, out)
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        return [(path, value)]
+    return [leaf for key, item in value.items() for leaf in _leaves(item, (*path, key))]
+
+
+def _whole(tensor: Any) -> torch.Tensor:
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
+
+
+def _local(tensor: Any) -> torch.Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+if __name__ == "__main__":
+    main()
