@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gnomon.component import Component
-from gnomon.errors import ConfigError, DataError, InterruptedRunError, PipelineError, TrackerWarning, TrainingError
+from gnomon.errors import ConfigError, DataError, PipelineError, TrackerWarning
 from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.run_directory import RunDirectory
@@ -37,6 +37,7 @@ from gnomon.train.ema import WeightAverage
 from gnomon.train.evaluation import WeightedMean, plain, set_states, synchronised, total_states
 from gnomon.train.memory_errors import explain_out_of_memory
 from gnomon.train.optimizer import create_adamw
+from gnomon.train.outcomes import diverged, interrupted
 from gnomon.train.precision import create_scaler, in_precision
 from gnomon.train.retention import Retention
 from gnomon.train.run_files import drop_later_rows, open_run, write_settings
@@ -45,8 +46,6 @@ from gnomon.train.scheduler import ResumableScheduler
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
-
-_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR2": 140}
 
 
 class Trainer(Component):
@@ -384,12 +383,7 @@ class Trainer(Component):
             self._checkpointer.wait()
         newest = self._checkpointer.newest() if self._checkpointer else None
         found = f"The loss is {value}" if not math.isfinite(value) else f"The norm of the gradients is {norm}"
-        advice = f"'{newest}' is the last good checkpoint: continue from it" if newest else "Start again"
-        raise TrainingError(
-            f"{found} at step {self.step} with learning_rate={self.config.learning_rate:g}, "
-            f"precision={self.config.precision}. {advice} with a lower learning_rate, more warmup_steps or a lower "
-            f"grad_clip{', and resume=true' if newest else ', in another run_dir'}."
-        )
+        raise diverged(found, self.step, self.config, newest)
 
     def _evaluate(self, loss: Tensor) -> None:
         metrics = self.evaluate()
@@ -483,12 +477,7 @@ class Trainer(Component):
         assert self._checkpointer is not None
         self._save(loss)
         self._checkpointer.wait()
-        error = InterruptedRunError(
-            f"{signal_name} arrived; training stopped after step {self.step} of {self.config.num_steps}. "
-            f"The checkpoint '{self._checkpointer.newest()}' is complete; continue from it with resume=true."
-        )
-        error.exit_code = _EXIT_CODES.get(signal_name, InterruptedRunError.exit_code)
-        raise error
+        raise interrupted(signal_name, self.step, self.config.num_steps, self._checkpointer.newest())
 
 
 def _samples(per_step: int | None, step: int, step_time_s: float) -> dict[str, float]:
