@@ -1,4 +1,4 @@
-"""Layouts on real ranks: replicas bit for bit alike, the numbers of one process, resume after kill -9, other layouts."""
+"""Layouts on real ranks: replicas alike bit for bit, one process's numbers, resume after kill -9, other layouts."""
 
 import json
 import shutil
@@ -106,7 +106,12 @@ class Runs:
         )
 
     def train_alone(self, case: Case, run: str, **changes: Any) -> None:
-        record(self.config(case, run, **changes), self._out(case, run))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as each of the ranks
+        try:
+            record(self.config(case, run, **changes), self._out(case, run))
+        finally:
+            torch.set_num_threads(threads)
 
     def found(self, case: Case, run: str) -> dict[str, Any]:
         found: dict[str, Any] = torch.load(self._out(case, run))

@@ -101,7 +101,7 @@ def _check_stages(model: ModelSpec, layout: Layout, workload: Workload) -> None:
         raise LayoutError(
             f"schedule='1f1b' of torch.distributed.pipelining needs at least pp={layout.pp} micro-batches, and "
             f"global_batch / (micro_batch x dp) is {count}. Set global_batch to "
-            f"{layout.pp * layout.dp * workload.micro_batch} or more, micro_batch lower, pp={count} or schedule='gpipe'."
+            f"{layout.pp * layout.dp * workload.micro_batch} or more, lower micro_batch, or set schedule='gpipe'."
         )
     rounds = max(1, count // layout.pp)
     if (layout.vpp > 1 or layout.schedule == "zb-h1") and count % rounds:

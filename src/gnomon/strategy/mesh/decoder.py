@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, cast
 
@@ -111,7 +111,7 @@ class SplitModel(nn.Module):
         return self.chunks[0](tokens) if self.output is None else self.output
 
 
-def keep_stages(decoder: Decoder, stages: dict[int, Sequence[int]]) -> None:
+def keep_stages(decoder: Decoder, stages: Mapping[int, Sequence[int]]) -> None:
     """Remove the parts of the decoder that none of this rank's stages (stage: layers) has."""
     kept = {str(layer) for layers in stages.values() for layer in layers}
     has_first = "0" in kept

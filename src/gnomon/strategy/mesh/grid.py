@@ -20,7 +20,6 @@ class Grid:
         shard = 1 if layout.zero_stage == 0 else layout.shard_ranks or layout.dp * layout.cp
         replicate = layout.dp * layout.cp // shard
         self.layout = layout
-        self.has_tensor_parallelism = layout.tp > 1
         self.ranks = init_device_mesh(
             device_type, (layout.pp, layout.dp, layout.cp, layout.tp), mesh_dim_names=("pp", "dp", "cp", "tp")
         )

@@ -61,12 +61,14 @@ class Pipeline:
     def __init__(
         self,
         model: SplitModel,
+        hidden_size: int,
         layout: Layout,
         group: ProcessGroup,
         device: torch.device,
         logits_mesh: DeviceMesh | None,
     ) -> None:
-        self._model, self._layout, self._group, self._device = model, layout, group, device
+        self._model, self._hidden_size = model, hidden_size
+        self._layout, self._group, self._device = layout, group, device
         self._logits_mesh = logits_mesh  # over which the logits are cut along the vocabulary
         self._batches: list[Any] = []
         self._training_step: Step | None = None
@@ -118,13 +120,12 @@ class Pipeline:
 
     def _hidden_shape(self, tokens: torch.Size) -> tuple[int, int, int]:
         layout = self._layout
-        hidden = self._model.decoder.spec.hidden_size  # type: ignore[union-attr]
-        return tokens[0], tokens[1] // (layout.tp if layout.sequence_parallel else 1), hidden
+        return tokens[0], tokens[1] // (layout.tp if layout.sequence_parallel else 1), self._hidden_size
 
     def _schedule(self, count: int, tokens: torch.Size) -> Any:
         if (count, tokens) not in self._schedules:
-            stages = [self._stage(stage, tokens) for stage in self._model.chunks]
-            options = {"n_microbatches": count, "loss_fn": self._loss, "scale_grads": False}
+            stages: list[Any] = [self._stage(stage, tokens) for stage in self._model.chunks]
+            options: dict[str, Any] = {"n_microbatches": count, "loss_fn": self._loss, "scale_grads": False}
             kind = self._layout.schedule
             if kind == "zb-v":
                 made: Any = ScheduleZBVZeroBubble(stages, **options)

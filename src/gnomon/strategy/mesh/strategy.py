@@ -107,7 +107,9 @@ class MeshStrategy(ProcessGroupStrategy):
         split_model = SplitModel(model, chunks)
         if pipelined:
             logits_mesh = self._grid.weights["tp"] if self.layout.tp > 1 else None
-            self._pipeline = Pipeline(split_model, self.layout, self._grid.group("pp"), self.device, logits_mesh)
+            self._pipeline = Pipeline(
+                split_model, decoder.spec.hidden_size, self.layout, self._grid.group("pp"), self.device, logits_mesh
+            )
             self._find_tied(decoder)
         self._count_copies(model)
         return split_model
@@ -184,6 +186,7 @@ class MeshStrategy(ProcessGroupStrategy):
         layout, grid = self.layout, self._grid
         if layout.tp > 1:
             split_tensors(model, grid.weights["tp"], layout.sequence_parallel)
+        block: Any
         for block in decoder.blocks:
             if layout.cp > 1:
                 is_ring = layout.context_parallel == "ring"
@@ -200,7 +203,7 @@ class MeshStrategy(ProcessGroupStrategy):
             return
         self._ends = self._grid.ends_of_pipelines()
         if decoder.token_embedding is not None:
-            self._tied = [decoder.token_embedding.weight]
+            self._tied = list(decoder.token_embedding.parameters())
 
     def _count_copies(self, model: nn.Module) -> None:
         """Note how many ranks have the same part of each parameter, and with whom its gradient must be averaged."""
