@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,14 @@ def _deepspeed(stage: int) -> Case:
     return case if stage % 2 else replace(case, reload=_data_parallel("fsdp", 4))
 
 
+def _mesh(layout: dict[str, int], **changes: Any) -> Case:
+    """Return a case of strategy=mesh, whose checkpoint two or four ranks of fsdp take."""
+    ranks = math.prod(degree for name, degree in layout.items() if name != "ep")
+    reload = replace(_data_parallel("fsdp", 6 - ranks), **changes)
+    return Case(strategy={"name": "mesh"}, ranks=ranks, layout=layout, reload=reload, **changes)
+
+
+_MIXTURE = {"moe": {"num_experts": 4, "experts_per_token": 2, "expert_ffn_size": 24, "num_shared_experts": 1}}
 _DEEPSPEED = ("deepspeed", "pip install 'gnomon[deepspeed]'")
 
 CASES: dict[str, Case] = {
@@ -64,6 +73,12 @@ CASES: dict[str, Case] = {
     "ddp(4)": _data_parallel("ddp", 4),
     "fsdp(2)": _data_parallel("fsdp", 2),
     "fsdp(4), ZeRO-2, 2 replicas": _data_parallel("fsdp", 4, zero_stage=2, replicas=2),
+    "TP(2)": _mesh({"tp": 2}),
+    "PP(2)": _mesh({"pp": 2}),
+    "CP(2)": _mesh({"cp": 2}),
+    "EP(2)": _mesh({"dp": 2, "ep": 2}, model=_MIXTURE),
+    "TPxPP(4)": _mesh({"tp": 2, "pp": 2}),
+    "DPxTP(4)": _mesh({"dp": 2, "tp": 2}),
     **{f"deepspeed(2), ZeRO-{stage}": _deepspeed(stage) for stage in range(4)},
     "horovod(2)": replace(
         _data_parallel("horovod", 2), needs=("horovod", "make horovod"), reload=_data_parallel("ddp", 4)
