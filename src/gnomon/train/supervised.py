@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
 
-from gnomon.data.resumable import ResumableLoader, create_loader
+from gnomon.data.resumable import ResumableLoader
 from gnomon.errors import ConfigError, DataError
 from gnomon.train.callbacks import Callback
+from gnomon.train.loaders import as_dataset, create_step_loader
 from gnomon.train.networks import create_network
 from gnomon.train.optimizer import create_adamw
 from gnomon.train.supervised_settings import ModelSettings, SupervisedConfig, read_model, read_supervised
@@ -65,7 +65,7 @@ class SupervisedTrainer(Trainer):
 
         Without a `validation` dataset nothing is evaluated on the way. Raises what `Trainer.run` raises.
         """
-        self._train, self._validation, self._test = (_as_dataset(each) for each in (train, validation, test))
+        self._train, self._validation, self._test = (as_dataset(each) for each in (train, validation, test))
         if self._train is None:
             raise DataError("The trainer was given no training data (None). The step before must return a dataset.")
         self.config = self._settings.for_examples(len(self._train))
@@ -97,7 +97,10 @@ class SupervisedTrainer(Trainer):
 
     def create_loader(self) -> ResumableLoader:
         """Return this rank's micro-batches of the training data, dealt anew each epoch."""
-        return self._loader(self._train, self.config.accumulation, shuffle=True, last="drop")
+        accumulation, workers = self.config.accumulation, self._num_workers
+        return create_step_loader(
+            self._train, self.config, self.strategy, accumulation=accumulation, num_workers=workers
+        )
 
     def create_evaluation_loader(self) -> ResumableLoader | None:
         """Return this rank's micro-batches of the validation data, each sample exactly once over all ranks."""
@@ -146,35 +149,4 @@ class SupervisedTrainer(Trainer):
         }
 
     def _evaluation_loader(self, dataset: Any) -> ResumableLoader:
-        return self._loader(dataset, 1, shuffle=False, last="pad")
-
-    def _loader(self, dataset: Any, accumulation: int, *, shuffle: bool, last: Any) -> ResumableLoader:
-        shard, shards = self.strategy.data_shard
-        per_step = shards * accumulation
-        if self.config.batch % per_step:
-            raise ConfigError(
-                f"batch={self.config.batch} does not divide by {shards} rank(s) x accumulation={accumulation}. "
-                f"Set batch to a multiple of {per_step}."
-            )
-        return create_loader(
-            dataset,
-            global_batch=self.config.batch,
-            micro_batch=self.config.batch // per_step,
-            rank=shard,
-            world_size=shards,
-            seed=self.config.seed,
-            shuffle=shuffle,
-            last=last,
-            num_workers=self._num_workers if shuffle else 0,
-            pin_memory=self.device.type == "cuda",
-        )
-
-
-def _as_dataset(data: Any) -> Any:
-    """Return a pair of arrays as a dataset, and anything else as it is."""
-    if not (isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data)):
-        return data
-    inputs, targets = (torch.as_tensor(part) for part in data)
-    if len(inputs) != len(targets):
-        raise DataError(f"A dataset has {len(inputs)} inputs but {len(targets)} targets.")
-    return TensorDataset(inputs, targets)
+        return create_step_loader(dataset, self.config, self.strategy, accumulation=1, shuffle=False, last="pad")
