@@ -104,7 +104,13 @@ class Strategy(ABC):
         """
         from torch.distributed.checkpoint.state_dict import get_state_dict  # slow to import, and not always needed
 
+        is_new = not optimizer.state
         model_state, optimizer_state = get_state_dict(self.module(model), optimizer)
+        if is_new:  # PyTorch has made the state by a step of length zero, and counted it
+            for tensors in optimizer_state["state"].values():
+                if "step" in tensors:
+                    tensors["step"].zero_()
+            optimizer.state.clear()
         return {"model": model_state, "optimizer": optimizer_state["state"]}
 
     def load_state(self, model: nn.Module, optimizer: Optimizer, tensors: Tensors) -> None:

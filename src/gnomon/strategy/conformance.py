@@ -125,6 +125,10 @@ class StrategyConformance:
             assert found["repeated"] == found["after"]
             assert found["after"] != found["saved"]
 
+    def test_looking_at_the_state_is_no_step(self) -> None:
+        """The optimizer has counted the one step that was taken, although its state was asked for before."""
+        assert all(found["steps"] == [1.0] * 4 for found in self.found)
+
     def test_replicas_are_equal_after_steps(self) -> None:
         """Every rank holds the same model."""
         assert all(found["after"] == self.found[0]["after"] for found in self.found)
@@ -196,6 +200,7 @@ def _training(strategy: Strategy) -> dict[str, Any]:
         "first_gradient": run.first_gradient,
         "gradient": _flat({name: moments["exp_avg"] / (1 - BETA) for name, moments in state["optimizer"].items()}),
         "shapes": _shapes(state),
+        "steps": [moments["step"].item() for moments in state["optimizer"].values()],
         **_expected(weights, batches.flatten(0, 2)),
     }
     unchanged = torch.equal(state["model"]["0.weight"], weights["0.weight"])

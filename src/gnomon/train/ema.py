@@ -9,12 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from gnomon.errors import ConfigError
+
 
 class WeightAverage:
-    """average <- decay * average + (1 - decay) * weights after each optimizer step (Polyak and Juditsky 1992)."""
+    """average <- decay * average + (1 - decay) * weights after each optimizer step (Polyak and Juditsky 1992).
+
+    Raises ConfigError where the strategy keeps the weights elsewhere than in the module.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        if any(parameter.numel() == 0 for _, parameter in named):
+            raise ConfigError(
+                f"ema_decay={decay:g} needs the weights in the module, and zero_stage=3 of strategy=deepspeed keeps "
+                "them elsewhere. Set zero_stage=2, strategy=fsdp, or no ema_decay."
+            )
         self._weights = [parameter for _, parameter in named]
         self.tensors: dict[str, Tensor] = {name: parameter.detach().clone() for name, parameter in named}
         self._averages = list(self.tensors.values())
