@@ -1,9 +1,11 @@
 # The two commands are `make demo` and `make test`. Each makes the environment it needs.
 #   PYTHON  interpreter that makes the environment (3.11 or newer)
 #   VENV    folder of the environment
+#   JOBS    test files that run at the same time
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.gnomon-installed
 DEVELOPED := $(VENV)/.gnomon-developed
@@ -18,7 +20,7 @@ demo: $(INSTALLED) ## plan, train, profile and compare a small GPT on this machi
 	@$(BIN)/gnomon exec-pipeline
 
 test: $(DEVELOPED) ## run the tests; fails when they cover less than 90% of src
-	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 lint: $(DEVELOPED) ## check format, style, types and who imports whom
 	@$(BIN)/ruff format --check --quiet .
