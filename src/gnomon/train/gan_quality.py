@@ -68,7 +68,7 @@ def mmd(real: Tensor, generated: Tensor) -> float:
     within_real = torch.cdist(real, real)
     sigma = within_real[_off_diagonal(len(real))].median()
     kernels = [
-        sum(torch.exp(-0.5 * (distance / (scale * sigma)).square()) for scale in SCALES) / len(SCALES)
+        torch.stack([torch.exp(-0.5 * (distance / (scale * sigma)).square()) for scale in SCALES]).mean(0)
         for distance in (within_real, torch.cdist(generated, generated), torch.cdist(real, generated))
     ]
     m, n = len(real), len(generated)

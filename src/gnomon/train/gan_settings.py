@@ -55,7 +55,7 @@ class DiscriminatorSettings(Noun):
     hidden: tuple[PositiveInt, ...] = (128, 128)
 
 
-def read_network(kind: type[Noun], value: str | Mapping[str, Any] | Noun, where: str) -> Any:
+def read_network(kind: type[Noun], value: Any, where: str) -> Any:
     """Return the settings of a network; raise ConfigError or SpecError for what describes none."""
     if isinstance(value, kind):
         return value

@@ -55,7 +55,7 @@ class SupervisedTrainer(Trainer):
         settings, self.objective = read_supervised(config, loss, metrics, optimizer)
         super().__init__(settings, callbacks)
         self._settings = settings
-        self._model: Any = model if callable(model) else read_model(model)
+        self._model: Any = model if isinstance(model, nn.Module) or callable(model) else read_model(model)
         self._num_workers = num_workers
         self._loss = _LOSSES[self.objective.loss]
         self._validation: Any = None
