@@ -123,9 +123,9 @@ def launch(case: Case, task: Path) -> None:
     )
 
 
-def read_parts(folder: Path, step: int, ranks: int) -> list[Parts]:
-    """Return the parts of the state that each rank held after `step`."""
-    return [torch.load(folder / f"step-{step}-rank-{rank}.pt", weights_only=True) for rank in range(ranks)]
+def read_parts(folder: Path, step: int, ranks: int, kind: str = "") -> list[Parts]:
+    """Return the parts of the state that each rank held after `step`; kind `weights-`: of what it computes with."""
+    return [torch.load(folder / f"{kind}step-{step}-rank-{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
 def assemble(ranks: list[Parts]) -> dict[str, Tensor]:

@@ -45,11 +45,22 @@ class RecordingTrainer(GPTTrainer):
         return loss
 
     def record(self) -> None:
-        """Write {name: (shape of the whole, offset of this part, this part)} of weights and optimizer state."""
+        """Write {name: (shape of the whole, offset of this part, this part)} of weights and optimizer state.
+
+        Beside it, the weights that this rank computes with, where it has all of them.
+        """
         state = self.strategy.state(self.model, self.optimizer)
         parts = {name: _part(tensor) for name, tensor in _named("", state)}
+        shapes = {name: tensor.shape for name, tensor in state["model"].items()}
+        weights = {
+            name: _part(parameter.data)
+            for name, parameter in self.module.named_parameters()
+            if not isinstance(parameter, DTensor) and parameter.shape == shapes.get(name)
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.save(parts, self.folder / f"step-{self.step}-rank-{self.strategy.environment.rank}.pt")
+        where = f"step-{self.step}-rank-{self.strategy.environment.rank}.pt"
+        torch.save(weights, self.folder / f"weights-{where}")
+        torch.save(parts, self.folder / where)
 
 
 def main() -> None:

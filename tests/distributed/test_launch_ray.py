@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gnomon.errors import LaunchError, RankFailedError, TrainingError
+from gnomon.errors import InterruptedRunError, LaunchError, RankFailedError, TrainingError
 from gnomon.launch import ray as ray_launch
 from gnomon.launch.local import RankJob
 from gnomon.launch.ray import RankPlace, RayResources, rank_variables, run_ranks_on_ray
@@ -97,6 +97,23 @@ def test_a_killed_rank_or_worker_ends_the_job(cluster, tmp_path, monkeypatch, vi
     killer.join()
     left = [path for path in Path("/proc").iterdir() if path.name.isdecimal() and _runs(path, tmp_path)]
     assert left == []
+
+
+def test_a_signal_stops_the_ranks(cluster, tmp_path, monkeypatch):
+    job = make_job(tmp_path, monkeypatch, "wait")
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "rank-1.txt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(InterruptedRunError, match=r"Stopped by SIGTERM\. No checkpoint was written") as caught:
+        run_ranks_on_ray(job)
+    interrupter.join()
+    assert caught.value.exit_code == 143
 
 
 def test_more_than_the_cluster_has_is_refused_at_once(cluster, tmp_path, monkeypatch):

@@ -136,8 +136,11 @@ class ProcessGroupStrategy(Strategy):
         if self._has_joined and dist.is_initialized():
             # NCCL leaves together; a rank that failed would wait for the others and never tell its error
             if self.device.type == "cpu" or sys.exc_info()[0] is None:
-                dist.destroy_process_group()
+                self._leave()
             self._has_joined = False
+
+    def _leave(self) -> None:
+        dist.destroy_process_group()
 
 
 _joins = itertools.count()

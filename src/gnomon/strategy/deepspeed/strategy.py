@@ -134,6 +134,11 @@ class DeepSpeedStrategy(DataParallelStrategy):
             return super().load_state(model, optimizer.basic, tensors)
         return load_full_state(self.module(model), optimizer.engine.optimizer, tensors)
 
+    def _leave(self) -> None:
+        from deepspeed import comm
+
+        comm.destroy_process_group()  # forgets its groups too, which the next run of this process would look for
+
     def _config(self, max_norm: float | None) -> dict[str, Any]:
         zero: dict[str, Any] = {"stage": self._stage}
         if self._offload:
