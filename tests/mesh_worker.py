@@ -1,12 +1,15 @@
 """`python -m mesh_worker TASKS.json`: one rank that trains several runs one after the other, and kills itself if told.
 
-A task is {"config": path of a GPTTrainingConfig, "out": where to put what was found, "kill_at": a step or null}.
+A task is {"config": path of a GPTTrainingConfig, "out": where to put what was found, "kill_at": a step or null,
+"copy_from": a run directory to begin with or null}.
 """
 
 import json
 import os
+import shutil
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ import torch
 import torch.distributed as dist
 
 from gnomon.launch.rank_errors import report_rank_error
+from gnomon.train.callbacks import Callback
 from gnomon.train.config import GPTTrainingConfig
 from gnomon.train.gpt_trainer import GPTTrainer
+from gnomon.train.trainer import Trainer
 
 
 class RecordingTrainer(GPTTrainer):
@@ -39,24 +44,47 @@ class RecordingTrainer(GPTTrainer):
         self.found = {"state": merged, "differing": differing, "shares": shares, "counts": counts}
 
 
-class Killer:
+class Killer(Callback):
     """Kills the last rank in the middle of the run, without any chance to clean up."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, trainer: GPTTrainer, loss: torch.Tensor) -> None:
+    def on_step_end(self, trainer: Trainer, loss: torch.Tensor) -> None:
         environment = trainer.strategy.environment
         if trainer.step == self.step and environment.rank == environment.world_size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
+    """Do each task in a process forked from this one, which has imported torch: that takes longer than the task."""
     with report_rank_error():
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            dist.init_process_group("gloo")
-        for task in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-            record(GPTTrainingConfig.load(task["config"]), Path(task["out"]), task["kill_at"])
+        tasks = Path(sys.argv[1])
+        for index, task in enumerate(json.loads(tasks.read_text(encoding="utf-8"))):
+            store = tasks.with_name(f"{tasks.stem}-{index}.store")
+            pid = os.fork()
+            if pid == 0:
+                os._exit(_do(task, store))
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if task["kill_at"] is None and code != 0:
+                raise RuntimeError(f"{task['out']} failed with {code}")
+            if task["kill_at"] is not None and code == 0:
+                raise RuntimeError(f"{task['out']} was not killed")
+
+
+def _do(task: dict[str, Any], store: Path) -> int:
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    config = GPTTrainingConfig.load(task["config"])
+    try:
+        if rank == 0 and task["copy_from"] is not None:
+            shutil.copytree(task["copy_from"], config.run_dir)
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
+        record(config, Path(task["out"]), task["kill_at"])
+        dist.destroy_process_group()
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def record(config: GPTTrainingConfig, out: Path, kill_at: int | None = None) -> None:

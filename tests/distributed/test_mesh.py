@@ -2,16 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-from gnomon.errors import RankFailedError
 from gnomon.launch.local import RankJob, run_ranks
-from gnomon.train.checkpoint_files import list_checkpoints
+from gnomon.spec import Layout
 from gnomon.train.config import GPTTrainingConfig
 from mesh_worker import record
 from training_fixtures import TINY_MODEL, read_curve, tiny_config
@@ -44,6 +42,10 @@ class Case(NamedTuple):
     def name(self) -> str:
         return "-".join([self.model, *(f"{key}{value}" for key, value in self.layout.items())])
 
+    @property
+    def ranks(self) -> int:
+        return Layout(**self.layout).num_ranks
+
 
 KILLED = [
     Case("gpt2", {"tp": 2}),
@@ -53,6 +55,7 @@ KILLED = [
     Case("llama", {"tp": 2, "pp": 2}),
     Case("gpt2", {"dp": 2, "tp": 2}),
 ]
+EXCHANGED = {4: 2, 5: 1}  # TP x PP continues as CP, DP x TP as PP
 WHOLE = [
     Case("moe", {"tp": 2, "sequence_parallel": False}),
     Case("llama", {"cp": 2, "context_parallel": "all_to_all"}),
@@ -87,23 +90,18 @@ class Runs:
     def run_dir(self, case: Case, run: str) -> Path:
         return self.folder / f"{case.name}-{run}"
 
-    def train(self, cases: Iterable[Case], run: str, kill_at: int | None = None, **changes: Any) -> None:
-        tasks = []
-        for case in cases:
-            config = self.config(case, run, **changes)
-            path = config.save(self.folder / f"{case.name}-{run}.json")
-            tasks.append({"config": str(path), "out": str(self._out(case, run)), "kill_at": kill_at})
-        path = self.folder / f"tasks-{run}-{config.layout.num_ranks}.json"
+    def task(
+        self, case: Case, run: str, copy_from: Path | None = None, kill_at: int | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        path = self.config(case, run, **changes).save(self.folder / f"{case.name}-{run}-{kill_at}.json")
+        start = None if copy_from is None else str(copy_from)
+        return {"config": str(path), "out": str(self._out(case, run)), "kill_at": kill_at, "copy_from": start}
+
+    def train(self, tasks: list[dict[str, Any]], ranks: int) -> None:
+        path = self.folder / f"tasks-{ranks}.json"
         path.write_text(json.dumps(tasks), encoding="utf-8")
-        run_ranks(
-            RankJob(
-                module="mesh_worker",
-                arguments=(str(path),),
-                log_dir=path.with_suffix(".logs"),
-                ranks=config.layout.num_ranks,
-                threads_per_rank=1,
-            )
-        )
+        logs = path.with_suffix(".logs")
+        run_ranks(RankJob(module="mesh_worker", arguments=(str(path),), log_dir=logs, ranks=ranks, threads_per_rank=1))
 
     def train_alone(self, case: Case, run: str, **changes: Any) -> None:
         threads = torch.get_num_threads()
@@ -117,37 +115,60 @@ class Runs:
         found: dict[str, Any] = torch.load(self._out(case, run))
         return found
 
-    def continue_as(self, case: Case, run: str, other: Case, name: str) -> None:
-        """Copy the finished run of a case to where another case looks for it."""
-        shutil.copytree(self.run_dir(case, run), self.run_dir(other, name))
-
     def _out(self, case: Case, run: str) -> Path:
         return self.folder / f"{case.name}-{run}.pt"
 
 
-def by_ranks(cases: list[Case]) -> dict[int, list[Case]]:
-    groups: dict[int, list[Case]] = {2: [], 4: []}
-    for case in cases:
-        degrees = {key: value for key, value in case.layout.items() if key in ("dp", "tp", "pp", "cp")}
-        groups[torch.tensor(list(degrees.values())).prod().item()].append(case)
-    return groups
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Everything trained: whole, killed and resumed, continued from one process and from another layout."""
+    runs = Runs(tmp_path_factory.mktemp("mesh"))
+    for model in MODELS:
+        runs.train_alone(Case(model, {}), "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        for ranks in (4, 2):  # layouts of two ranks continue those of four
+            tasks = [runs.task(case, "whole") for case in KILLED if case.ranks == ranks]
+            for case in KILLED:
+                if case.ranks == ranks:
+                    alone = runs.run_dir(Case(case.model, {}), "whole")
+                    tasks += [
+                        runs.task(case, "killed", kill_at=13),
+                        runs.task(case, "killed", resume=True),
+                        runs.task(case, "from-alone", copy_from=alone, resume=True),
+                    ]
+            for source, target in EXCHANGED.items():
+                if ranks == 2:
+                    before = runs.run_dir(KILLED[source], "whole")
+                    tasks.append(runs.task(KILLED[target], "from-other", copy_from=before, resume=True))
+            runs.train(tasks, ranks)
+    return runs
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Every case to the end, and one process of each model."""
+def short_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The other layouts for a few steps."""
+    runs, changes = Runs(tmp_path_factory.mktemp("short")), {"num_steps": 5, "eval_every": 5, "checkpoint_every": 0}
+    for model in MODELS:
+        runs.train_alone(Case(model, {}), "whole", **changes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-        runs = Runs(tmp_path_factory.mktemp("mesh"))
-        for model in MODELS:
-            runs.train_alone(Case(model, {}), "whole")
-        for cases in by_ranks(KILLED + WHOLE).values():
-            runs.train(cases, "whole")
-        yield runs
+        for ranks in (4, 2):
+            runs.train([runs.task(case, "whole", **changes) for case in WHOLE if case.ranks == ranks], ranks)
+    return runs
 
 
-@pytest.mark.parametrize("case", KILLED + WHOLE, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", KILLED, ids=lambda case: case.name)
 def test_a_layout_computes_what_one_process_computes(runs, case):
+    check_against_one_process(runs, case)
+
+
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.name)
+def test_other_layouts_compute_what_one_process_computes(short_runs, case):
+    check_against_one_process(short_runs, case)
+
+
+def check_against_one_process(runs: Runs, case: Case) -> None:
     found, alone = runs.found(case, "whole"), runs.found(Case(case.model, {}), "whole")
     assert found["differing"] == []
     assert set(found["state"]) == set(alone["state"])
@@ -174,61 +195,32 @@ def test_ranks_hold_their_part_alone_and_read_what_their_replica_reads(runs):
     )
 
 
-@pytest.fixture(scope="module")
-def resumed(runs: Runs) -> Runs:
-    """Each case killed with SIGKILL after step 13, then continued to the end in new ranks."""
-    for case in KILLED:
-        with pytest.raises(RankFailedError, match="SIGKILL"):
-            runs.train([case], "killed", kill_at=13)
-        assert list_checkpoints(runs.run_dir(case, "killed") / "checkpoints")[0].name == "step-000010"
-    for cases in by_ranks(KILLED).values():
-        runs.train(cases, "killed", resume=True)
-    return runs
-
-
 @pytest.mark.parametrize("case", KILLED, ids=lambda case: case.name)
-def test_a_killed_run_resumes_bit_for_bit(resumed, case):
-    whole, found = resumed.found(case, "whole")["state"], resumed.found(case, "killed")["state"]
+def test_a_run_killed_after_step_13_resumes_bit_for_bit(runs, case):
+    whole, found = runs.found(case, "whole")["state"], runs.found(case, "killed")["state"]
     assert set(whole) == set(found)
     for name, expected in whole.items():
         assert torch.equal(found[name], expected), name
-    assert read_curve(resumed.run_dir(case, "killed")) == read_curve(resumed.run_dir(case, "whole"))
-
-
-@pytest.fixture(scope="module")
-def exchanged(runs: Runs) -> Runs:
-    """The last checkpoint of one process loaded under each layout, and that of each layout under another."""
-    for case in KILLED:
-        runs.continue_as(Case(case.model, {}), "whole", case, "from-alone")
-    groups = by_ranks(KILLED)
-    for cases in groups.values():
-        runs.train(cases, "from-alone", resume=True)
-    runs.continue_as(Case("llama", {"tp": 2, "pp": 2}), "whole", Case("llama", {"cp": 2}), "from-other")
-    runs.continue_as(Case("gpt2", {"dp": 2, "tp": 2}), "whole", Case("gpt2", {"pp": 2}), "from-other")
-    runs.train([Case("llama", {"cp": 2}), Case("gpt2", {"pp": 2})], "from-other", resume=True)
-    return runs
+    assert read_curve(runs.run_dir(case, "killed")) == read_curve(runs.run_dir(case, "whole"))
 
 
 @pytest.mark.parametrize("case", KILLED, ids=lambda case: case.name)
-def test_a_checkpoint_of_one_process_loads_under_a_layout_and_back(exchanged, case):
-    alone = exchanged.found(Case(case.model, {}), "whole")["state"]
-    loaded = exchanged.found(case, "from-alone")["state"]
+def test_a_checkpoint_of_one_process_loads_under_a_layout_and_back(runs, case):
+    alone = runs.found(Case(case.model, {}), "whole")["state"]
+    loaded = runs.found(case, "from-alone")["state"]
     assert set(loaded) == set(alone)
     for name, expected in alone.items():
         assert torch.equal(loaded[name], expected), name
-    back = Case(case.model, {})
-    exchanged.continue_as(case, "whole", back, f"from-{case.name}")
-    exchanged.train_alone(back, f"from-{case.name}", resume=True)
-    returned = exchanged.found(back, f"from-{case.name}")["state"]
-    for name, expected in exchanged.found(case, "whole")["state"].items():
+    back, run = Case(case.model, {}), f"from-{case.name}"
+    shutil.copytree(runs.run_dir(case, "whole"), runs.run_dir(back, run))
+    runs.train_alone(back, run, resume=True)
+    returned = runs.found(back, run)["state"]
+    for name, expected in runs.found(case, "whole")["state"].items():
         assert torch.equal(returned[name], expected), name
 
 
-def test_a_checkpoint_of_one_layout_loads_under_another(exchanged):
-    for source, target in (
-        (Case("llama", {"tp": 2, "pp": 2}), Case("llama", {"cp": 2})),
-        (Case("gpt2", {"dp": 2, "tp": 2}), Case("gpt2", {"pp": 2})),
-    ):
-        loaded = exchanged.found(target, "from-other")["state"]
-        for name, expected in exchanged.found(source, "whole")["state"].items():
-            assert torch.equal(loaded[name], expected), name
+@pytest.mark.parametrize(("source", "target"), EXCHANGED.items())
+def test_a_checkpoint_of_one_layout_loads_under_another(runs, source, target):
+    loaded = runs.found(KILLED[target], "from-other")["state"]
+    for name, expected in runs.found(KILLED[source], "whole")["state"].items():
+        assert torch.equal(loaded[name], expected), name
