@@ -63,6 +63,9 @@ def command(
         int | None,
         typer.Option("--ranks", help="Run every step on so many processes at once.", min=1, show_default="this one"),
     ] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", help="What starts the processes of --ranks: local (torchrun) or ray.")
+    ] = "local",
     trust: Annotated[
         list[str] | None, typer.Option("--trust", help="Package that _target_ may name; repeatable.", metavar="PKG")
     ] = None,
@@ -79,7 +82,7 @@ def command(
         return
     if install_plugins:
         _install_plugins([job.config for job in jobs], yes)
-    run = run_job if ranks is None else _on_ranks(ranks)
+    run = run_job if ranks is None else _on_ranks(ranks, launcher)
     documents = []
     for job in jobs:
         with stdout_to_stderr() if as_json else nullcontext():
@@ -91,10 +94,11 @@ def command(
         print_json(documents if multirun else documents[0])
 
 
-def _on_ranks(ranks: int) -> Callable[..., JobResult]:
+def _on_ranks(ranks: int, launcher: str) -> Callable[..., JobResult]:
+    from gnomon.launch.registry import load_launcher
     from gnomon.pipeline.ranks import run_job_on_ranks
 
-    return partial(run_job_on_ranks, ranks=ranks)
+    return partial(run_job_on_ranks, ranks=ranks, run=load_launcher(launcher))
 
 
 def _as_overrides(**flags: str | None) -> list[str]:
