@@ -177,10 +177,10 @@ def test_what_can_be_known_before_calibrating_is_said_before(jobs):
     for budget_s in (float("nan"), -1, "abc", None):
         with pytest.raises(ConfigError, match="train_budget_s="):
             Plan("run", WORKLOAD, train_budget_s=budget_s)
-    with pytest.raises(LayoutError, match="data parallelism only"):
-        Plan("run", WORKLOAD, {"tp": 2})
-    with pytest.raises(PlanError, match="mixture-of-experts"):
-        Plan("run", WORKLOAD, model="mixtral-8x7b")
+    with pytest.raises(LayoutError, match="zero_stage=1 can be planned"):
+        Plan("run", WORKLOAD, {"dp": 2, "zero_stage": 1})
+    with pytest.raises(PlanError, match="latent attention"):
+        Plan("run", WORKLOAD, model="deepseek-v3")
     with pytest.raises(LaunchError, match="is not a port"):
         Train("run", TRAINING, port="abc")
 

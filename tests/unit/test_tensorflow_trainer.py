@@ -39,6 +39,9 @@ def two_cpus() -> None:
     from gnomon.train.tensorflow.library import tensorflow
 
     tf = tensorflow()
+    from tensorflow.python.eager import context
+
+    context._reset_context()  # another test of this process may have started it
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
