@@ -14,7 +14,7 @@ from gnomon.train.config import GPTTrainingConfig
 from mesh_worker import record
 from training_fixtures import TINY_MODEL, read_curve, tiny_config
 
-pytestmark = pytest.mark.torch_dist
+pytestmark = [pytest.mark.torch_dist, pytest.mark.timeout(900)]  # real ranks beside other tests take their time
 
 TOLERANCE = 1e-5  # relative, in fp32, after 20 steps of AdamW
 STEPS = 20
@@ -79,11 +79,12 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def config(self, case: Case, run: str, **changes: Any) -> GPTTrainingConfig:
-        workload = {"seq_len": 32, "global_batch": 8, "micro_batch": 2}
+    def config(self, case: Case, run: str, micro_batch: int = 4, **changes: Any) -> GPTTrainingConfig:
+        workload = {"seq_len": 32, "global_batch": 8, "micro_batch": micro_batch}
         settings = {
             "model": MODELS[case.model], "layout": case.layout, "workload": workload, "num_steps": STEPS,
-            "eval_every": 10, "eval_batches": 4 // case.layout.get("dp", 1), "checkpoint_every": 10, **changes,
+            "eval_every": 10, "eval_batches": 8 // micro_batch // case.layout.get("dp", 1), "checkpoint_every": 10,
+            **changes,
         }  # fmt: skip
         return tiny_config(self.run_dir(case, run), **settings)
 
@@ -148,7 +149,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @pytest.fixture(scope="module")
 def short_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The other layouts for a few steps."""
-    runs, changes = Runs(tmp_path_factory.mktemp("short")), {"num_steps": 5, "eval_every": 5, "checkpoint_every": 0}
+    runs = Runs(tmp_path_factory.mktemp("short"))
+    changes = {"num_steps": 5, "eval_every": 5, "checkpoint_every": 0, "micro_batch": 2}
     for model in MODELS:
         runs.train_alone(Case(model, {}), "whole", **changes)
     with pytest.MonkeyPatch.context() as patch:

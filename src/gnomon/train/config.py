@@ -112,6 +112,8 @@ class GPTTrainingConfig(TrainingConfig):
                 "Set strategy=mesh (or auto), or a layout with dp alone."
             )
         check_split(self.model, self.layout, self.workload)
+        if self.compile:
+            raise ValueError(f"compile=true with the layout {_describe(self.layout)} is not supported; leave it out")
         return self
 
     @model_validator(mode="after")
