@@ -1,0 +1,40 @@
+"""Runs pipelines of use cases as their users do: `gnomon exec-pipeline` in the folder of the use case."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GNOMON = [sys.executable, "-c", "from gnomon.cli.main import main; main()"]
+USE_CASES = Path(__file__).parents[2] / "use_cases"
+
+
+@pytest.fixture
+def exec_pipeline() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return what runs `gnomon exec-pipeline --config config.yaml ARGUMENTS` in the folder of a use case."""
+
+    def run(use_case: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*GNOMON, "exec-pipeline", "--config", "config.yaml", *arguments],
+            cwd=USE_CASES / use_case, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, check=False, timeout=280,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stderr + done.stdout
+        return done
+
+    return run
+
+
+def read_rows(run_dir: Path) -> list[dict]:
+    """Return the rows of metrics.jsonl."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def last_row() -> Callable[[Path, str], dict]:
+    """Return what finds the last row of a run that has a figure."""
+    return lambda run_dir, name: next(row for row in reversed(read_rows(run_dir)) if name in row)
