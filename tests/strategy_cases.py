@@ -53,7 +53,8 @@ def _data_parallel(strategy: str, ranks: int, **options: Any) -> Case:
 
 def _deepspeed(stage: int) -> Case:
     """Return a case of a ZeRO stage, whose checkpoint four ranks take: under fsdp, or for stages 1 and 3 the same."""
-    case = replace(_data_parallel("deepspeed", 2, zero_stage=stage), needs=_DEEPSPEED)
+    split_all = {"zero": {"stage3_param_persistence_threshold": 0}} if stage == 3 else {}  # small weights too
+    case = replace(_data_parallel("deepspeed", 2, zero_stage=stage, **split_all), needs=_DEEPSPEED)
     return case if stage % 2 else replace(case, reload=_data_parallel("fsdp", 4))
 
 

@@ -63,12 +63,17 @@ class RecordingTrainer(GPTTrainer):
         torch.save(parts, self.folder / where)
 
 
+def train_task(path: Path) -> None:
+    """Do the task in a file, in this process."""
+    task = json.loads(path.read_text(encoding="utf-8"))
+    config = GPTTrainingConfig.from_mapping(task.pop("config"))
+    RecordingTrainer(config, **task).execute()
+
+
 def main() -> None:
     """Do the task in the file named on the command line; raise SystemExit when that fails."""
     with report_rank_error():
-        task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        config = GPTTrainingConfig.from_mapping(task.pop("config"))
-        RecordingTrainer(config, **task).execute()
+        train_task(Path(sys.argv[1]))
 
 
 def _named(prefix: str, value: Any) -> list[tuple[str, Tensor]]:

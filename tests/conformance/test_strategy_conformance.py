@@ -56,7 +56,7 @@ class TestDeepSpeed2WithOffload(StrategyConformance):
 @pytest.mark.torch_dist
 class TestDeepSpeed3(StrategyConformance):
     strategy = "deepspeed"
-    options: ClassVar = {"zero_stage": 3}
+    options: ClassVar = {"zero_stage": 3, "zero": {"stage3_param_persistence_threshold": 0}}
 
 
 @pytest.mark.torch_dist

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from strategy_cases import (
     relative_difference,
     write_task,
 )
+from training_conformance_worker import train_task
 
 pytestmark = pytest.mark.torch_dist
 
@@ -41,9 +43,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory):
 
     def state_of(case: Case, step: int) -> dict[str, torch.Tensor]:
         name = f"model-{len(case.model)}"
-        single = Case(strategy={"name": "single"}, ranks=1, layout={}, model=case.model)
         if name not in trained:
-            launch(single, write_task(single, folder, f"run-{name}", name))
+            train_task(write_task(replace(CASES["single"], model=case.model), folder, f"run-{name}", name))
             trained.add(name)
         return assemble(read_parts(folder / name, step, 1))
 
@@ -70,16 +71,19 @@ def test_training_is_the_same_in_every_way(tmp_path, alone, name):
     resumed = relative_difference(after, before)
     assert resumed <= case.resume_tolerance
 
-    single = Case(strategy={"name": "single"}, ranks=1, layout={}, model=case.model)
-    others = [single, *([case.reload] if case.reload else [])]
+    others = [None, *([case.reload] if case.reload else [])]  # None: one process, this one
     for other in others:
-        record = f"loaded-{other.ranks}"
-        launch(other, write_task(other, tmp_path, "run", record, resume=True))
-        loaded = assemble(read_parts(tmp_path / record, LAST_STEP, other.ranks))
+        ranks = other.ranks if other else 1
+        record = f"loaded-{ranks}"
+        if other:
+            launch(other, write_task(other, tmp_path, "run", record, resume=True))
+        else:
+            train_task(write_task(replace(CASES["single"], model=case.model), tmp_path, "run", record, resume=True))
+        loaded = assemble(read_parts(tmp_path / record, LAST_STEP, ranks))
         assert loaded.keys() == after.keys()
         for key, value in after.items():
-            assert torch.equal(loaded[key], value), f"{key} loaded on {other.ranks} ranks"
-    _report(name, difference, resumed, [other.ranks for other in others], time.perf_counter() - start)
+            assert torch.equal(loaded[key], value), f"{key} loaded on {ranks} ranks"
+    _report(name, difference, resumed, [other.ranks if other else 1 for other in others], time.perf_counter() - start)
 
 
 def _report(name: str, difference: float, resumed: float, loaded_on: list[int], seconds: float) -> None:

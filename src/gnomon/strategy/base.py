@@ -106,12 +106,13 @@ class Strategy(ABC):
 
         is_new = not optimizer.state
         model_state, optimizer_state = get_state_dict(self.module(model), optimizer)
+        states: dict[str, Any] = optimizer_state["state"]  # type: ignore[assignment]
         if is_new:  # PyTorch has made the state by a step of length zero, and counted it
-            for tensors in optimizer_state["state"].values():
+            for tensors in states.values():
                 if "step" in tensors:
                     tensors["step"].zero_()
             optimizer.state.clear()
-        return {"model": model_state, "optimizer": optimizer_state["state"]}
+        return {"model": model_state, "optimizer": states}
 
     def load_state(self, model: nn.Module, optimizer: Optimizer, tensors: Tensors) -> None:
         """Take over what `state` returned, after its tensors were filled from a checkpoint."""

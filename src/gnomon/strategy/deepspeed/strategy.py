@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,9 +27,9 @@ class DeepSpeedStrategy(DataParallelStrategy):
     """DeepSpeed over gloo (CPU) or NCCL (CUDA) with the trainer's own optimizer.
 
     `zero_stage` splits among the ranks: nothing (0), the optimizer state (1), the gradients too (2), the weights too
-    (3). `offload` keeps the optimizer state, and in stage 3 the weights, in the memory of the CPU. Weights are fp32;
-    mixed precision is the trainer's autocast. The norm that `clip` returns is filled in by the step that follows,
-    because the engine clips there.
+    (3). `offload` keeps the optimizer state, and in stage 3 the weights, in the memory of the CPU. `zero` are further
+    settings of DeepSpeed's `zero_optimization`, as they are called there. Weights are fp32; mixed precision is the
+    trainer's autocast. The norm that `clip` returns is filled in by the step that follows: the engine clips there.
     Raises ConfigError for a wrong option and LaunchError when DeepSpeed is not installed.
     """
 
@@ -37,7 +37,12 @@ class DeepSpeedStrategy(DataParallelStrategy):
     can_scale_loss = False
 
     def __init__(
-        self, environment: RankEnvironment, device: torch.device, zero_stage: int = 1, offload: bool = False
+        self,
+        environment: RankEnvironment,
+        device: torch.device,
+        zero_stage: int = 1,
+        offload: bool = False,
+        zero: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(environment, device)
         if zero_stage not in (0, 1, 2, 3):
@@ -46,6 +51,7 @@ class DeepSpeedStrategy(DataParallelStrategy):
             raise ConfigError("offload=true needs a part to keep on the CPU. Set zero_stage=1, 2 or 3.")
         self._stage = zero_stage
         self._offload = offload
+        self._zero = dict(zero or {})
         self._optimizer: EngineOptimizer | None = None
 
     def setup(self) -> None:
@@ -140,7 +146,7 @@ class DeepSpeedStrategy(DataParallelStrategy):
         comm.destroy_process_group()  # forgets its groups too, which the next run of this process would look for
 
     def _config(self, max_norm: float | None) -> dict[str, Any]:
-        zero: dict[str, Any] = {"stage": self._stage}
+        zero: dict[str, Any] = {**self._zero, "stage": self._stage}
         if self._offload:
             zero["offload_optimizer"] = {"device": "cpu"}
             if self._stage == 3:
