@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gnomon.errors import PlanError
+from gnomon.errors import LayoutError, PlanError
 from gnomon.plan.estimate import Estimate
+from gnomon.plan.own_loop import check_split
 from gnomon.plan.planner import plan
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.units import format_bytes
@@ -33,15 +34,35 @@ def gpt_ladder(seq_len: int, vocab_size: int = BYTE_VOCABULARY) -> list[ModelSpe
     ]
 
 
+def models_that_divide(layout: Layout, workload: Workload) -> list[ModelSpec]:
+    """Return the models of the ladder that the layout can split.
+
+    Raises LayoutError, about the largest, if there is none.
+    """
+    ladder = gpt_ladder(workload.seq_len)
+    found = [model for model in ladder if _divides(model, layout, workload)]
+    if not found:
+        check_split(ladder[-1], layout, workload)
+    return found
+
+
+def _divides(model: ModelSpec, layout: Layout, workload: Workload) -> bool:
+    try:
+        check_split(model, layout, workload)
+    except LayoutError:
+        return False
+    return True
+
+
 def fit_model(
     cluster: ClusterSpec, layout: Layout, workload: Workload, *, num_steps: int, budget_s: float
 ) -> tuple[ModelSpec, Estimate]:
     """Return the largest model of the ladder whose `num_steps` steps fit the budget and the memory, with its estimate.
 
-    The smallest is returned even when it takes longer, as its estimate shows. Raises PlanError when the memory does
-    not hold it.
+    The smallest that the layout can split is returned even when it takes longer, as its estimate shows. Raises
+    LayoutError when there is none, and PlanError when the memory does not hold it.
     """
-    smallest, *larger = gpt_ladder(workload.seq_len)
+    smallest, *larger = models_that_divide(layout, workload)
     best = (smallest, plan(smallest, cluster, layout, workload))
     if best[1].fits is False:
         raise PlanError(

@@ -43,12 +43,15 @@ class Plan(Component):
         """Raise at once what would otherwise show only after the machine was measured."""
         from gnomon.plan.checks import check_sequence
         from gnomon.plan.own_loop import check_own_loop, check_own_model, check_split
+        from gnomon.plan.sizing import models_that_divide
 
         check_own_loop(self.layout, self.workload)
         if self.model is not None:
             check_own_model(self.model)
             check_sequence(self.model, self.workload)
             check_split(self.model, self.layout, self.workload)
+        else:
+            models_that_divide(self.layout, self.workload)
         budget_s = self.train_budget_s
         if not isinstance(budget_s, int | float) or not 0 < budget_s < math.inf:
             raise ConfigError(f"train_budget_s={budget_s!r}; set a positive number of seconds.")
