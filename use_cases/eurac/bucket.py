@@ -1,8 +1,9 @@
 """A hydrological bucket model: the synthetic catchment that the forecast is trained on.
 
 Everything here is generated; no measurement is used. Daily weather comes from simple stochastic generators, and the
-river from four stores in a row: snow (degree-day melt), soil (evapotranspiration, saturation excess), a quick and a
-slow linear reservoir. It follows the HBV family (Bergstroem 1976) with its usual parameter names.
+river from four stores: snow (degree-day melt), soil (evapotranspiration, saturation excess), and a quick and a slow
+linear reservoir side by side. It is a reduced HBV model (Bergström 1976; Lindström et al. 1997,
+doi:10.1016/S0022-1694(97)00041-3) with its usual parameter names.
 """
 
 from __future__ import annotations
@@ -14,10 +15,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+# HBV's LP: above this share of the field capacity, plants take up as much water as the air demands
+UNSTRESSED_SHARE = 0.7
+NOISE_MEMORY = 0.7  # correlation of a day's temperature anomaly with the next day's
+NOISE_C = 2.5
+SEASON_C = 9.0
+SPRING_DAY = 105  # of the year, when the season's sine passes zero upwards
+
 
 @dataclass(frozen=True, kw_only=True)
 class Catchment:
-    """Parameters of one catchment; millimetres, days and degrees Celsius."""
+    """Parameters of one catchment; millimetres over its area, days and degrees Celsius."""
 
     melt_mm_per_degree_day: float = 3.0
     threshold_c: float = 0.0
@@ -27,8 +35,31 @@ class Catchment:
     slow_days: float = 60.0
     percolation: float = 0.4
     mean_temperature_c: float = 8.0
-    wet_probability: float = 0.35
+    wet_after_dry: float = 0.25
+    wet_after_wet: float = 0.65
     wet_mean_mm: float = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weather:
+    """Daily rain and snowfall (mm), temperature (degrees C) and potential evapotranspiration (mm), each (days,)."""
+
+    precipitation: Array
+    temperature: Array
+    evaporation_demand: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """Daily discharge and actual evapotranspiration (mm), and what is stored at a day's end (mm), each (days,).
+
+    `storage` is the water in all four stores, `soil_moisture` that of the soil alone.
+    """
+
+    discharge: Array
+    evaporation: Array
+    soil_moisture: Array
+    storage: Array
 
 
 def draw_catchment(generator: np.random.Generator) -> Catchment:
@@ -44,47 +75,54 @@ def draw_catchment(generator: np.random.Generator) -> Catchment:
     )
 
 
-def draw_weather(catchment: Catchment, days: int, generator: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Return daily rain (mm), temperature (C) and potential evapotranspiration (mm), each (days,).
+def draw_weather(catchment: Catchment, days: int, generator: np.random.Generator) -> Weather:
+    """Return the weather of so many days.
 
-    Rain: a two-state Markov chain of wet and dry days with exponential amounts (Richardson 1981). Temperature: a year's
-    sine and first-order autoregressive noise. Evapotranspiration: a year's sine, zero below freezing.
+    Precipitation: a two-state Markov chain of wet and dry days with exponential amounts (Richardson 1981,
+    doi:10.1029/WR017i001p00182). Temperature: a year's sine and first-order autoregressive noise. Evaporative demand:
+    a year's sine, none in frost.
     """
-    day = np.arange(days)
-    season = np.sin(2 * np.pi * (day - 105) / 365.25)
-    noise = np.zeros(days)
-    for index in range(1, days):
-        noise[index] = 0.7 * noise[index - 1] + generator.normal(0.0, 2.5)
-    temperature = catchment.mean_temperature_c + 9.0 * season + noise
+    season = np.sin(2 * np.pi * (np.arange(days) - SPRING_DAY) / 365.25)
+    anomaly = np.zeros(days)
     wet = np.zeros(days, dtype=bool)
-    for index in range(1, days):
-        stay = 0.65 if wet[index - 1] else catchment.wet_probability * 0.7
-        wet[index] = generator.random() < stay
-    rain = np.where(wet, generator.exponential(catchment.wet_mean_mm, days), 0.0)
-    evaporation = np.maximum(0.0, 1.8 + 1.6 * season) * (temperature > 0.0)
-    return rain, temperature, evaporation
+    for day in range(1, days):
+        anomaly[day] = NOISE_MEMORY * anomaly[day - 1] + generator.normal(0.0, NOISE_C)
+        chance = catchment.wet_after_wet if wet[day - 1] else catchment.wet_after_dry
+        wet[day] = generator.random() < chance
+    temperature = catchment.mean_temperature_c + SEASON_C * season + anomaly
+    return Weather(
+        precipitation=np.where(wet, generator.exponential(catchment.wet_mean_mm, days), 0.0),
+        temperature=temperature,
+        evaporation_demand=(1.8 + 1.6 * season) * (temperature > 0.0),
+    )
 
 
-def simulate(catchment: Catchment, rain: Array, temperature: Array, evaporation: Array) -> tuple[Array, Array]:
-    """Return daily discharge (mm) and soil moisture (mm), each (days,); water is neither made nor lost.
+def initial_storage(catchment: Catchment) -> float:
+    """Return the water (mm) that `simulate` starts with: a soil that is half full, and nothing else."""
+    return 0.5 * catchment.field_capacity_mm
 
-    Storage at the start is empty snow and reservoirs, and a soil that is half full.
-    """
-    snow, soil, quick, slow = 0.0, 0.5 * catchment.field_capacity_mm, 0.0, 0.0
-    discharge, moisture = np.zeros(len(rain)), np.zeros(len(rain))
-    for index, (fall, degrees, demand) in enumerate(zip(rain, temperature, evaporation, strict=True)):
+
+def simulate(catchment: Catchment, weather: Weather) -> Response:
+    """Return what the catchment does in that weather; water is neither made nor lost."""
+    capacity = catchment.field_capacity_mm
+    snow, soil, quick, slow = 0.0, initial_storage(catchment), 0.0, 0.0
+    rows = []
+    days = zip(weather.precipitation, weather.temperature, weather.evaporation_demand, strict=True)
+    for fall, degrees, demand in days:
         snow, liquid = _melt(catchment, snow, fall, degrees)
-        runoff = liquid * min(1.0, soil / catchment.field_capacity_mm) ** catchment.beta
+        runoff = liquid * min(1.0, soil / capacity) ** catchment.beta
         soil += liquid - runoff
-        excess = max(0.0, soil - catchment.field_capacity_mm)
+        excess = max(0.0, soil - capacity)
         soil -= excess
-        soil -= min(soil, demand * min(1.0, soil / (0.7 * catchment.field_capacity_mm)))
+        evaporation = min(soil, demand * min(1.0, soil / (UNSTRESSED_SHARE * capacity)))
+        soil -= evaporation
         quick += (1.0 - catchment.percolation) * runoff + excess
         slow += catchment.percolation * runoff
         out_quick, out_slow = quick / catchment.quick_days, slow / catchment.slow_days
         quick, slow = quick - out_quick, slow - out_slow
-        discharge[index], moisture[index] = out_quick + out_slow, soil
-    return discharge, moisture
+        rows.append((out_quick + out_slow, evaporation, soil, snow + soil + quick + slow))
+    discharge, evaporated, moisture, storage = np.array(rows).T
+    return Response(discharge=discharge, evaporation=evaporated, soil_moisture=moisture, storage=storage)
 
 
 def _melt(catchment: Catchment, snow: float, fall: float, degrees: float) -> tuple[float, float]:

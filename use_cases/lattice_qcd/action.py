@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from gnomon.spec import Noun
@@ -11,12 +12,12 @@ from gnomon.spec import Noun
 class Phi4(Noun):
     """Lattice action S = sum_x [phi_x sum_mu (2 phi_x - phi_(x+mu) - phi_(x-mu)) + m2 phi_x^2 + lam phi_x^4].
 
-    In lattice units; arXiv 1904.12072, equation (14), and arXiv 2101.08176, section IV.
+    In lattice units, as in arXiv 1904.12072 and arXiv 2101.08176.
     """
 
-    size: int = 6
+    size: int = Field(default=6, ge=4, multiple_of=2, description="sites along each axis")
     m2: float = -4.0
-    lam: float = 8.0
+    lam: float = Field(default=8.0, gt=0.0)
 
     def __call__(self, phi: Tensor) -> Tensor:
         """Return the action (batch,) of fields (batch, size, size)."""

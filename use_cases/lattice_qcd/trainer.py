@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 from action import Phi4
 from dataloader import NoiseLoader
 from flow import Flow
-from pydantic import PositiveInt
+from metrics import EffectiveSampleSize, ReweightedError, ReweightedMean
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -18,35 +19,24 @@ from gnomon.errors import ConfigError
 from gnomon.train.config import TrainingConfig
 from gnomon.train.trainer import Trainer
 
+EVALUATION_STEP = 2**31  # evaluations draw their noise from here on, where training never arrives
+
 
 class FlowConfig(TrainingConfig):
     """How to train the flow; `batch` fields per optimizer step, over all ranks."""
 
     batch: PositiveInt = 256
     layers: PositiveInt = 8
-    hidden: PositiveInt = 8
+    hidden: PositiveInt = 16
     eval_samples: PositiveInt = 8192
+    eval_batches: PositiveInt | None = None
     action: Phi4 = Phi4()
 
-
-class EffectiveSampleSize(Metric):
-    """(sum w)^2 / (N sum w^2) of importance weights w = exp(-S) / q: 1 for a perfect flow, 1/N for a useless one."""
-
-    log_weights: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("log_weights", [], dist_reduce_fx="cat")
-
-    def update(self, log_weights: Tensor) -> None:
-        """Take the logarithms of weights (batch,)."""
-        self.log_weights.append(log_weights)
-
-    def compute(self) -> Tensor:
-        """Return the share of effective samples."""
-        weights = self.log_weights
-        values = torch.cat(weights) if isinstance(weights, list) else weights
-        return torch.exp(2 * values.logsumexp(0) - (2 * values).logsumexp(0)) / len(values)
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        if self.eval_samples % self.batch:
+            raise ValueError(f"eval_samples={self.eval_samples} is not a multiple of batch={self.batch}")
+        return self
 
 
 class FlowTrainer(Trainer):
@@ -67,28 +57,28 @@ class FlowTrainer(Trainer):
 
     def create_loader(self) -> NoiseLoader:
         """Return this rank's noise."""
-        return self._noise(self.config.batch, self.config.accumulation, self.config.seed)
+        return self._noise(self.config.accumulation)
 
-    def create_evaluation_loader(self) -> Any:
+    def create_evaluation_loader(self) -> Iterable[Tensor]:
         """Return other noise, the same for each evaluation."""
-        batches = self.config.eval_samples // self.config.batch
-        return islice(self._noise(self.config.batch, 1, self.config.seed + 1), max(1, batches))
+        return islice(self._noise(1, EVALUATION_STEP), self.config.eval_samples // self.config.batch)
 
     def create_metrics(self) -> dict[str, Metric]:
-        """Return the effective sample size."""
-        return {"ess": EffectiveSampleSize()}
+        """Return the effective sample size, and the mean of phi^2 per site with its standard error."""
+        return {"ess": EffectiveSampleSize(), "phi2": ReweightedMean(), "phi2_error": ReweightedError()}
 
     def training_step(self, batch: Tensor) -> Tensor:
-        """Return the mean of log q + S, which is the free energy once the flow is perfect."""
+        """Return the mean of log q + S: minus the logarithm of the partition function, once the flow is perfect."""
         phi, log_q = self.model(batch)
         return (log_q + self.config.action(phi)).mean()
 
     def validation_step(self, batch: Tensor) -> Tensor:
-        """Return the same, and add the weights of the fields."""
+        """Return the same, and add the fields to the metrics."""
         phi, log_q = self.model(batch)
-        negative_log_weights = log_q + self.config.action(phi)
-        self.metrics["ess"].update(-negative_log_weights)
-        return negative_log_weights.mean()
+        log_weights = -log_q - self.config.action(phi)
+        for metric in self.metrics.values():
+            metric.update(log_weights, (phi**2).mean((1, 2)))
+        return -log_weights.mean()
 
     def samples_per_step(self) -> int:
         """Return the fields of a step."""
@@ -100,8 +90,20 @@ class FlowTrainer(Trainer):
         settings = {name: getattr(self.config, name) for name in names}
         return {**super().identity(), **settings, "action": self.config.action.to_mapping()}
 
-    def _noise(self, batch: int, accumulation: int, seed: int) -> NoiseLoader:
+    def _noise(self, accumulation: int, first_step: int = 0) -> NoiseLoader:
         shard, shards = self.strategy.data_shard
+        batch = self.config.batch
         if batch % (shards * accumulation):
-            raise ConfigError(f"batch={batch} does not divide by {shards} rank(s) x accumulation={accumulation}.")
-        return NoiseLoader(self.config.action.size, batch, shard, shards, accumulation, seed)
+            raise ConfigError(
+                f"batch={batch} does not divide by {shards} rank(s) x accumulation={accumulation}. "
+                f"Set batch to a multiple of {shards * accumulation}."
+            )
+        return NoiseLoader(
+            self.config.action.size,
+            batch,
+            shard=shard,
+            shards=shards,
+            accumulation=accumulation,
+            seed=self.config.seed,
+            first_step=first_step,
+        )
