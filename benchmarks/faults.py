@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
+import io
 import json
 import os
 import random
@@ -20,6 +22,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -214,12 +217,29 @@ class Soak:
         self.finished = 0
         self.count = 0
         self.references = {}
+        self.preload()
         self.mute = socket.create_server(("127.0.0.1", 0), backlog=64)  # takes connections, never answers
         for ranks in (1, 2):
             reference = self.new_run(ranks)
             codes, _ = wait(launch(reference))
             assert set(codes) == {0}, reference.output()
             self.references[ranks] = reference.curve()
+
+    def preload(self) -> None:
+        """Import what a run imports on its way, so that no fork has to; a child that has done a run lists it."""
+        run = self.new_run(1)
+        run.asynchronous = True
+        listing = self.folder / "modules.txt"
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.redirect_stdout(io.StringIO()):
+                GPTTrainer(run.config()).execute()
+            listing.write_text("\n".join(sys.modules))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        for name in listing.read_text().splitlines():
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
     @property
     def injected(self) -> int:
