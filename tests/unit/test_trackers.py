@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from gnomon.errors import TrackerWarning
-from gnomon.track.console import ConsoleTracker, format_row
+from gnomon.track.console import ConsoleTracker, format_row, format_summary
 from gnomon.track.jsonl import JsonlTracker
 
 ROW = {"step": 10, "tokens": 640, "loss": 2.5, "lr": 1e-3, "grad_norm": 1.0, "step_time_s": 0.125,
@@ -104,8 +104,14 @@ def test_rows_that_never_found_room_are_printed(tmp_path, monkeypatch, capsys):
 
 def test_the_line_of_a_row():
     assert format_row(ROW, 100) == ("step  10/100  loss 2.5000  125 ms/step  5.12 K tokens/s  MFU 41.0%  ETA 11.2 s")
-    row = {**ROW, "mfu": None, "tokens_per_s": None}
-    assert format_row(row, 10, 2.75) == "step 10/10  loss 2.5000  eval 2.7500  125 ms/step  MFU unknown  ETA 0 s"
+    row = {**ROW, "mfu": None}
+    assert format_row(row, 10, 2.75) == (
+        "step 10/10  loss 2.5000  eval 2.7500  125 ms/step  5.12 K tokens/s  MFU unknown  ETA 0 s"
+    )
+    row = {**row, "tokens_per_s": None, "samples_per_s": 256.0}
+    assert format_row(row, 10) == "step 10/10  loss 2.5000  125 ms/step  256 samples/s  ETA 0 s"
+    summary = {"step": 10, "test_loss": 0.25, "test_accuracy": 0.975, "time_s": 1.0}
+    assert format_summary(summary, 100) == "step  10/100  test loss 0.2500  test accuracy 0.9750"
 
 
 def test_without_a_terminal_a_line_is_printed_about_every_tenth_of_the_run():

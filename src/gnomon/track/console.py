@@ -33,16 +33,15 @@ class ConsoleTracker(Tracker):
         self._unshown: Mapping[str, Any] | None = None
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Show a training row; the loss of an evaluation row is shown with the training rows that follow.
+        """Show a training row, or the figures of a row that sums something up; the evaluation loss stays in sight.
 
         Rows without a loss are not shown.
         """
-        if "eval_loss" in row:
-            self._eval_loss = row["eval_loss"]
-            if not self._console.is_terminal:
-                self._console.print(f"step {row['step']}/{self._num_steps}  eval loss {row['eval_loss']:.4f}")
-            return
         if not any(key.endswith("loss") for key in row):
+            return
+        if "step_time_s" not in row:
+            self._eval_loss = row.get("eval_loss", self._eval_loss)
+            self._console.print(format_summary(row, self._num_steps))
             return
         if self._console.is_terminal:
             if time.monotonic() - self._shown_at_s >= REFRESH_S:
@@ -72,6 +71,13 @@ class ConsoleTracker(Tracker):
         self._shown_at_s = time.monotonic()
 
 
+def format_summary(row: Mapping[str, Any], num_steps: int) -> str:
+    """Return the line of an evaluation or a test."""
+    figures = {key: value for key, value in row.items() if key not in ("step", "time_s") and value is not None}
+    parts = [f"{key.replace('_', ' ')} {value:.4f}" for key, value in figures.items()]
+    return "  ".join([f"step {row['step']:>{len(str(num_steps))}}/{num_steps}", *parts])
+
+
 def format_row(row: Mapping[str, Any], num_steps: int, eval_loss: float | None = None) -> str:
     """Return the line of one training row."""
     step = row["step"]
@@ -85,6 +91,8 @@ def format_row(row: Mapping[str, Any], num_steps: int, eval_loss: float | None =
     parts.append(f"{format_seconds(row['step_time_s'])}/step")
     if row.get("tokens_per_s") is not None:
         parts.append(f"{format_count(row['tokens_per_s'])} tokens/s")
-    parts.append("MFU unknown" if row.get("mfu") is None else f"MFU {format_percent(row['mfu'])}")
+        parts.append("MFU unknown" if row.get("mfu") is None else f"MFU {format_percent(row['mfu'])}")
+    elif row.get("samples_per_s") is not None:
+        parts.append(f"{format_count(row['samples_per_s'])} samples/s")
     parts.append(f"ETA {format_seconds((num_steps - step) * row['step_time_s'])}")
     return "  ".join(parts)

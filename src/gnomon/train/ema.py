@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gnomon.errors import ConfigError
@@ -27,24 +28,28 @@ class WeightAverage:
             )
         self._weights = [parameter for _, parameter in named]
         self.tensors: dict[str, Tensor] = {name: parameter.detach().clone() for name, parameter in named}
-        self._averages = list(self.tensors.values())
         self._average = get_ema_multi_avg_fn(decay)
 
     def update(self) -> None:
         """Take the present weights into the average."""
-        self._average(self._averages, self._weights, 0)
+        self._average(_local(self.tensors.values()), _local(self._weights), 0)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Let the module compute with the averages; the weights come back at the end."""
         kept = [weight.detach().clone() for weight in self._weights]
-        self._copy(self._averages)
+        self._copy(self.tensors.values())
         try:
             yield
         finally:
             self._copy(kept)
 
     @torch.no_grad()
-    def _copy(self, values: list[Tensor]) -> None:
-        for weight, value in zip(self._weights, values, strict=True):
+    def _copy(self, values: Iterable[Tensor]) -> None:
+        for weight, value in zip(_local(self._weights), _local(values), strict=True):
             weight.copy_(value)
+
+
+def _local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return this rank's parts, which share memory with the tensors; distributed ones may lie on several meshes."""
+    return [tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach() for tensor in tensors]
