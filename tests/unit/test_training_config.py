@@ -44,7 +44,7 @@ def test_what_does_not_fit_together_is_a_spec_error(tmp_path, changes, message):
 def test_a_batch_that_does_not_divide_and_a_split_of_the_model_are_layout_errors(tmp_path):
     with pytest.raises(LayoutError, match="does not divide by micro_batch=4 x dp=3"):
         tiny_config(tmp_path / "run", layout={"dp": 3})
-    with pytest.raises(LayoutError, match="zero_stage=1 can be planned, but gnomon.s own loop"):
+    with pytest.raises(LayoutError, match=r"zero_stage=1 can be planned, but gnomon.s own loop"):
         tiny_config(tmp_path / "run", layout={"tp": 2, "zero_stage": 1})
 
 

@@ -52,4 +52,4 @@ class WeightAverage:
 
 def _local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Return this rank's parts, which share memory with the tensors; distributed ones may lie on several meshes."""
-    return [tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach() for tensor in tensors]
+    return [tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach() for tensor in tensors]
