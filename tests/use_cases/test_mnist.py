@@ -11,11 +11,12 @@ import polars as pl
 import pytest
 
 TENSORFLOW = "training_pipeline.steps.train._target_=gnomon.train.tensorflow.TensorFlowTrainer"
-HPO = ("--pipe-key", "hpo_pipeline", "epochs=2", "classifier.config.progress=false")
+HPO = ("--pipe-key", "hpo_pipeline", "epochs=3", "classifier.config.eval_every=20", "classifier.config.progress=false")
 
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="tensorflow is not installed"
 )
+needs_lightning = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="lightning is not installed")
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
 
 
@@ -49,6 +50,16 @@ def test_two_ranks_classify_digits(exec_pipeline, last_row, tmp_path):
 def test_the_same_file_trains_with_tensorflow(exec_pipeline, last_row, tmp_path):
     exec_pipeline("mnist", TENSORFLOW, f"run_dir={tmp_path}/train")
     assert last_row(tmp_path / "train", "test_accuracy")["test_accuracy"] >= 0.97
+
+
+@needs_lightning
+@pytest.mark.parametrize(
+    ("trainer", "figure"), [("LightningTrainer", "test_accuracy"), ("LightningModuleTrainer", "test_eval_accuracy")]
+)
+def test_a_lightning_module_under_both_loops(exec_pipeline, last_row, tmp_path, trainer, figure):
+    target = f"lightning_pipeline.steps.train._target_=gnomon.train.lightning.{trainer}"
+    exec_pipeline("mnist", "--pipe-key", "lightning_pipeline", target, f"run_dir={tmp_path}/train")
+    assert last_row(tmp_path / "train", figure)[figure] >= 0.96
 
 
 def test_mnist_files_of_the_user(exec_pipeline, last_row, tmp_path):
