@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -47,6 +48,7 @@ NUM_STEPS = 30
 EVERY = 3
 STEP_S = 0.004  # a step waits so long, so that faults fall on all parts of a run
 HANG_S = 60.0
+GRACE_S = 1.0
 DISK_BYTES = 6 * 2**20
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 KINDS = {"kill": 40, "signal": 20, "truncate": 15, "disk full": 10, "second run": 10, "tracker down": 5}
@@ -180,13 +182,24 @@ def _rank_main(config: GPTTrainingConfig, rank: int, ranks: int, port: int, log:
 
 
 def wait(pids: list[int]) -> tuple[list[int], float]:
-    """Return the exit codes of the ranks (None of one that hangs and was killed) and the seconds it took."""
+    """Return the exit codes of the ranks (None of one that hangs and was killed) and the seconds it took.
+
+    As torchrun does, it sends SIGTERM to the ranks that are left when one has failed; GRACE_S later than torchrun.
+    """
     started, codes = time.monotonic(), dict.fromkeys(pids)
+    failed_s = None
     while None in codes.values() and time.monotonic() - started < HANG_S:
-        for pid in [pid for pid, code in codes.items() if code is None]:
+        left = [pid for pid, code in codes.items() if code is None]
+        for pid in left:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
+        if failed_s is None and any(codes.values()):
+            failed_s = time.monotonic()
+        if failed_s is not None and time.monotonic() - failed_s > GRACE_S:
+            failed_s = math.inf  # once is enough
+            for pid in [pid for pid, code in codes.items() if code is None]:
+                os.kill(pid, signal.SIGTERM)
         time.sleep(0.002)
     took_s = time.monotonic() - started
     for pid in [pid for pid, code in codes.items() if code is None]:
@@ -424,6 +437,7 @@ def render(soak: Soak, took_s: float) -> str:
             f"- disk full: the run lies on a file system of {DISK_BYTES // 2**20} MiB that is filled to the last byte.",
             "- second run: another process starts in the same run directory.",
             "- tracker down: metrics go to an MLflow server that takes connections and never answers.",
+            f"- When a rank has failed, the others get SIGTERM after {GRACE_S:.0f} s, as from torchrun, and nothing else.",
             "- The slowest exit counts from the fault to the end of all ranks; a run that survives ends at its last "
             "step.",
             "",

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -47,6 +49,23 @@ class StopFlag:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.signal_name = self.signal_name or signal.Signals(number).name
         self.count += 1
+
+
+@contextmanager
+def deadly_signals() -> Iterator[None]:
+    """Let STOP_SIGNALS end the process at once, for a call that waits outside of Python and has nothing to lose yet.
+
+    Where Python handles a signal, it can do so only when such a call returns. Outside the main thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:

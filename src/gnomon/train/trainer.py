@@ -21,7 +21,7 @@ from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.runtime.seeds import rng_state, seed_everything, set_rng_state
-from gnomon.runtime.signals import StopFlag
+from gnomon.runtime.signals import StopFlag, deadly_signals
 from gnomon.strategy.base import Strategy, Tensors
 from gnomon.strategy.registry import create_strategy
 from gnomon.track.base import Tracker
@@ -175,7 +175,8 @@ class Trainer(Component):
         self.device = resolve_device(config.device, environment.local_rank)
         self.strategy = create_strategy(config.strategy_name, environment, self.device, config.strategy_options)
         self._is_set_up = True
-        self.strategy.setup()
+        with deadly_signals():  # waiting for a rank that has died would outlast them
+            self.strategy.setup()
         seed_everything(config.seed)
         self.model = self.strategy.prepare(self.create_model())
         self.module = self.strategy.module(self.model)
