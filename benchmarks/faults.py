@@ -437,7 +437,7 @@ def render(soak: Soak, took_s: float) -> str:
             f"- disk full: the run lies on a file system of {DISK_BYTES // 2**20} MiB that is filled to the last byte.",
             "- second run: another process starts in the same run directory.",
             "- tracker down: metrics go to an MLflow server that takes connections and never answers.",
-            f"- When a rank has failed, the others get SIGTERM after {GRACE_S:.0f} s, as from torchrun, and nothing else.",
+            f"- When a rank has failed, the others get SIGTERM after {GRACE_S:.0f} s, as from torchrun.",
             "- The slowest exit counts from the fault to the end of all ranks; a run that survives ends at its last "
             "step.",
             "",
