@@ -1,11 +1,13 @@
 """Runs pipelines of use cases as their users do: `gnomon exec-pipeline` in the folder of the use case."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -38,3 +40,17 @@ def read_rows(run_dir: Path) -> list[dict]:
 def last_row() -> Callable[[Path, str], dict]:
     """Return what finds the last row of a run that has a figure."""
     return lambda run_dir, name: next(row for row in reversed(read_rows(run_dir)) if name in row)
+
+
+@pytest.fixture
+def import_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Give what imports a module from the folder of a use case, and forget it: other folders have the same names."""
+
+    def load(use_case: str, name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(USE_CASES / use_case)
+        return importlib.import_module(name)
+
+    yield load
+    for name, module in list(sys.modules.items()):
+        if USE_CASES in Path(getattr(module, "__file__", None) or "/").parents:
+            del sys.modules[name]
