@@ -41,12 +41,12 @@ def compare(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def machine() -> dict[str, Any]:
+def machine(threads: int) -> dict[str, Any]:
     """Return what the figures depend on; other work on the machine shows in the load."""
     return {
         "cpu": cpu_model(),
         "usable_cores": usable_cores(),
-        "threads_per_rank": os.environ.get("OMP_NUM_THREADS", "as PyTorch decides"),
+        "threads_per_rank": threads,
         "load_average_1_min": round(os.getloadavg()[0], 2),
     }
 
@@ -71,9 +71,13 @@ def main() -> None:
         "--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks; the first is compared to"
     )
     parser.add_argument("--output", type=Path, default=Path("scaling"), help="folder for the runs and the results")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of each rank, the same for all numbers of ranks"
+    )
     arguments, overrides = parser.parse_known_args()
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(arguments.threads))
     rows = compare([measure(ranks, arguments.output, overrides) for ranks in arguments.ranks])
-    document = {"machine": machine(), "overrides": overrides, "rows": rows}
+    document = {"machine": machine(arguments.threads), "overrides": overrides, "rows": rows}
     (arguments.output / "scaling.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     page = as_markdown(document)
     (arguments.output / "scaling.md").write_text(page, encoding="utf-8")
