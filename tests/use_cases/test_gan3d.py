@@ -21,7 +21,7 @@ def showers():
 
 
 def test_the_simulation_has_the_published_shape(showers):
-    """Depth of the maximum T = ln y - 0.812 on average, resolution s / sqrt(E) and leakage, nothing gained, most contained."""
+    """Depth of the maximum ln y - 0.812, resolution s / sqrt(E) and leakage, nothing gained, most contained."""
     calorimeter = showers.Calorimeter(layers=60, layer_depth_x0=0.5, cells=16)
     for energy in (10.0, 100.0):
         seen = showers.simulate(calorimeter, np.full(400, energy), np.random.default_rng(0)).astype(float)
