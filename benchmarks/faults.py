@@ -50,8 +50,9 @@ STEP_S = 0.004  # a step waits so long, so that faults fall on all parts of a ru
 HANG_S = 60.0
 GRACE_S = 1.0
 DISK_BYTES = 6 * 2**20
+DISK_RUNS = 0.04  # of all runs; each of these meets up to twelve full disks
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-KINDS = {"kill": 40, "signal": 20, "truncate": 15, "disk full": 10, "second run": 10, "tracker down": 5}
+KINDS = {"kill": 40, "signal": 20, "truncate": 20, "disk full": 10, "second run": 10, "tracker down": 5}
 
 
 class Slow(Callback):
@@ -105,7 +106,7 @@ class Run:
                 },
                 "layout": {"dp": self.ranks},
                 "workload": {"seq_len": 32, "global_batch": 8, "micro_batch": 4},
-                "data": {"root": str(Path(__file__).parent), "pattern": "*.py"},
+                "data": {"root": str(self.path.parent / "text"), "pattern": "*.txt"},
                 **({"trackers": [self.tracker_settings()]} if self.tracker else {}),
             }
         )  # fmt: skip
@@ -230,6 +231,8 @@ class Soak:
         self.finished = 0
         self.count = 0
         self.references = {}
+        (folder / "text").mkdir()
+        (folder / "text" / "text.txt").write_text(Path(argparse.__file__).read_text(encoding="utf-8"))
         self.preload()
         self.mute = socket.create_server(("127.0.0.1", 0), backlog=64)  # takes connections, never answers
         for ranks in (1, 2):
@@ -269,7 +272,7 @@ class Soak:
         while self.injected < faults:
             run = self.new_run()
             kinds = [kind for kind in KINDS if kind != "disk full"]
-            has_disk = self.dice.random() < KINDS["disk full"] / 40
+            has_disk = self.dice.random() < DISK_RUNS
             with small_disk(run.path) if has_disk else contextlib.nullcontext():
                 self.one_run(run, ["disk full"] if has_disk else kinds)
             shutil.rmtree(run.path, ignore_errors=True)
