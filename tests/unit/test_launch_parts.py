@@ -197,6 +197,8 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     assert "OMP_NUM_THREADS" not in rank_environment(2)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    assert rank_environment(2)["MKL_NUM_THREADS"] == "5"
     assert "MALLOC_TOP_PAD_" not in rank_environment(2)
     assert rank_environment(2, threads_per_rank=1)["OMP_NUM_THREADS"] == "1"
     assert rank_environment(1)["PYTHONUNBUFFERED"] == "1"

@@ -29,6 +29,7 @@ gives the top of the heap back as soon as it is free, so each step pays a page f
 Bytes; mallopt(3) names them. glibc before 2.35 ignores a mapping threshold above 32 MiB.
 """
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _MASTER_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
 _LOOPBACK = "127.0.0.1"
 
@@ -54,8 +55,9 @@ def rank_environment(ranks: int, threads_per_rank: int | None = None) -> dict[st
 
     What the user has set is left out, so that it stays as it is; an explicit `threads_per_rank` comes before it.
     """
-    threads = str(threads_per_rank or max(1, usable_cores() // ranks))
-    thread_variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+    set_by_user = next((os.environ[name] for name in _THREAD_VARIABLES if name in os.environ), None)
+    threads = str(threads_per_rank or set_by_user or max(1, usable_cores() // ranks))
+    thread_variables = dict.fromkeys(_THREAD_VARIABLES, threads)  # where only one is set, MKL's would win
     defaults = {**thread_variables, **ALLOCATOR_ENVIRONMENT, "PYTHONUNBUFFERED": "1"}
     if ranks > 1 and any(name == "lo" for _, name in socket.if_nameindex()):
         defaults["GLOO_SOCKET_IFNAME"] = "lo"  # the ranks of one machine need no name service to meet
