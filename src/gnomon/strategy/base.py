@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.strategy.collectives import Collectives
 
+_NOTHING = nullcontext()  # made once: every micro-batch enters it
+
 Tensors = dict[str, Any]
 """A nested mapping whose leaves are tensors, plain or DTensor."""
 
@@ -57,7 +59,7 @@ class Strategy(ABC):
 
     def synchronise(self, model: nn.Module, is_last: bool) -> AbstractContextManager[object]:
         """Return the context for forward and backward of one micro-batch; only the last one averages gradients."""
-        return nullcontext()
+        return _NOTHING
 
     def forward_backward(
         self,
@@ -80,7 +82,8 @@ class Strategy(ABC):
                 if count > 1:
                     loss = loss / count
                 backward(loss)
-            total = loss.detach() if total is None else total + loss.detach()
+            loss = loss.detach()
+            total = loss if total is None else total + loss
         if total is None:
             raise ValueError("forward_backward needs at least one micro-batch")
         return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,8 +11,8 @@ from gnomon.errors import TrainingError
 
 
 @contextmanager
-def explain_out_of_memory(step: int) -> Iterator[None]:
-    """Turn PyTorch's out-of-memory errors into a TrainingError that says what to change."""
+def explain_out_of_memory(step: Callable[[], int]) -> Iterator[None]:
+    """Turn PyTorch's out-of-memory errors into a TrainingError that says what to change; `step` tells the last step."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -20,7 +20,7 @@ def explain_out_of_memory(step: int) -> Iterator[None]:
             raise
         first_line = (str(error).strip().splitlines() or ["the process has no memory left"])[0].rstrip(".")
         raise TrainingError(
-            f"Out of memory in step {step + 1}: {first_line}. Halve micro_batch and double the accumulation, which "
+            f"Out of memory in step {step() + 1}: {first_line}. Halve micro_batch and double the accumulation, which "
             "gives the same result, shorten the sequence, use precision=bf16, or shard the model (strategy=fsdp)."
         ) from error
 

@@ -38,7 +38,7 @@ from gnomon.train.evaluation import WeightedMean, plain, set_states, synchronise
 from gnomon.train.memory_errors import explain_out_of_memory
 from gnomon.train.optimizer import create_adamw
 from gnomon.train.outcomes import diverged, interrupted
-from gnomon.train.precision import create_scaler, in_precision
+from gnomon.train.precision import create_scaler, in_precision, scaled_backward
 from gnomon.train.retention import Retention
 from gnomon.train.run_files import drop_later_rows, open_run, write_settings
 from gnomon.train.schedule import learning_rates
@@ -191,6 +191,7 @@ class Trainer(Component):
         self._schedule, scheduler = self.create_schedule(), self.create_scheduler()
         self._scheduler = None if scheduler is None else ResumableScheduler(scheduler)
         self._scaler = create_scaler(config.precision, self.strategy)
+        self._backward = Tensor.backward if self._scaler is None else scaled_backward(self._scaler)
         self._average = None if config.ema_decay is None else WeightAverage(self.module, config.ema_decay)
         self._best = self._create_best()
         self.metrics, self.train_metrics = self._create_metrics()
@@ -208,16 +209,16 @@ class Trainer(Component):
         clock = StepClock(self.device, self.step)
         actions = self._actions(clock)
         self._call("on_train_start")
-        while self.step < num_steps and not self.is_done:
-            with explain_out_of_memory(self.step):
+        with explain_out_of_memory(lambda: self.step):
+            while self.step < num_steps and not self.is_done:
                 loss = self.run_step()
-            for callback in self._on_step_end:
-                callback(self, loss)
-            for every, act in actions:
-                if self.step % every == 0 or self.step == num_steps or self.is_done:
-                    act(loss)
-            if self.step < num_steps and stop.reached(self.step):
-                self._interrupt(loss, stop.signal_name())
+                for callback in self._on_step_end:
+                    callback(self, loss)
+                for every, act in actions:
+                    if self.step % every == 0 or self.step == num_steps or self.is_done:
+                        act(loss)
+                if self.step < num_steps and stop.reached(self.step):
+                    self._interrupt(loss, stop.signal_name())
         self._call("on_train_end")
 
     @property
@@ -227,30 +228,19 @@ class Trainer(Component):
 
     def run_step(self) -> Tensor:
         """Do one optimizer step and return its loss, the mean over the micro-batches of this rank, detached."""
-        if self._scaler is None:
-            loss = self.strategy.forward_backward(self.model, self._training_step, self._batches, self._accumulation)
-        else:
-            loss = self.strategy.forward_backward(
-                self.model, self._training_step, self._batches, self._accumulation, self._scaled_backward
-            )
+        loss = self.strategy.forward_backward(
+            self.model, self._training_step, self._batches, self._accumulation, self._backward
+        )
+        if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
         if self._grad_clip is not None:
             self.grad_norm = self.strategy.clip(self._parameters, self._grad_clip)
+        groups = self.optimizer.param_groups
         if self._scheduler is None:
             rate = self._schedule(self.step + 1)
-            for group in self.optimizer.param_groups:
+            for group in groups:
                 group["lr"] = rate
-        self._update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        return loss
-
-    def _scaled_backward(self, loss: Tensor) -> None:
-        assert self._scaler is not None
-        self._scaler.scale(loss).backward()
-
-    def _update(self) -> None:
-        self.learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.learning_rate = groups[0]["lr"]
         if self._scaler is None:
             self.optimizer.step()
         else:
@@ -260,6 +250,9 @@ class Trainer(Component):
             self._scheduler.step()
         if self._average is not None:
             self._average.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return loss
 
     def teardown(self) -> None:
         """Close the trackers and leave the other ranks; harmless when `setup` failed or was never called."""

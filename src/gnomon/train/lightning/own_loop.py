@@ -76,10 +76,9 @@ class LightningTrainer(Component):
         from lightning.fabric.utilities.exceptions import MisconfigurationException
 
         newest = _newest(run.checkpoints) if self.config.resume else None
-        step = 0 if newest is None else int(_CHECKPOINT.fullmatch(newest.name)[1])  # type: ignore[index]
         try:
             trainer = self._create_trainer(run, environment, logger, flag, has_validation=data[1] is not None)
-            with explain_out_of_memory(step):
+            with explain_out_of_memory(lambda: trainer.global_step):
                 trainer.fit(module, **self._loaders(environment, *data[:2]), ckpt_path=newest, weights_only=True)
                 if self.config.checkpoint_every:
                     trainer.save_checkpoint(run.checkpoints / f"step-{trainer.global_step:06d}.ckpt")
