@@ -32,12 +32,3 @@ def create_scaler(precision: str, strategy: Strategy) -> torch.amp.GradScaler | 
     if not strategy.can_scale_loss:
         raise ConfigError(f"precision=fp16 needs a scaled loss, which strategy={strategy.name} has not. Set bf16.")
     return torch.amp.GradScaler(strategy.device.type)
-
-
-def scaled_backward(scaler: torch.amp.GradScaler) -> Callable[[Tensor], None]:
-    """Return the backward pass of a scaled loss."""
-
-    def backward(loss: Tensor) -> None:
-        scaler.scale(loss).backward()
-
-    return backward

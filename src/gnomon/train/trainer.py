@@ -38,7 +38,7 @@ from gnomon.train.evaluation import WeightedMean, plain, set_states, synchronise
 from gnomon.train.memory_errors import explain_out_of_memory
 from gnomon.train.optimizer import create_adamw
 from gnomon.train.outcomes import diverged, interrupted
-from gnomon.train.precision import create_scaler, in_precision, scaled_backward
+from gnomon.train.precision import create_scaler, in_precision
 from gnomon.train.retention import Retention
 from gnomon.train.run_files import drop_later_rows, open_run, write_settings
 from gnomon.train.schedule import learning_rates
@@ -191,7 +191,7 @@ class Trainer(Component):
         self._schedule, scheduler = self.create_schedule(), self.create_scheduler()
         self._scheduler = None if scheduler is None else ResumableScheduler(scheduler)
         self._scaler = create_scaler(config.precision, self.strategy)
-        self._backward = Tensor.backward if self._scaler is None else scaled_backward(self._scaler)
+        self._backward = Tensor.backward if self._scaler is None else self._scaled_backward
         self._average = None if config.ema_decay is None else WeightAverage(self.module, config.ema_decay)
         self._best = self._create_best()
         self.metrics, self.train_metrics = self._create_metrics()
@@ -253,6 +253,10 @@ class Trainer(Component):
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return loss
+
+    def _scaled_backward(self, loss: Tensor) -> None:
+        assert self._scaler is not None
+        self._scaler.scale(loss).backward()
 
     def teardown(self) -> None:
         """Close the trackers and leave the other ranks; harmless when `setup` failed or was never called."""
