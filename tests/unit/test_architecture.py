@@ -53,3 +53,11 @@ def test_importing_the_light_packages_never_imports_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
+
+
+def test_importing_the_trainers_imports_what_is_slow_only_when_it_is_used() -> None:
+    slow = ["lightning", "mlflow", "ray", "tensorflow", "torchmetrics"]
+    slow += ["torch.distributed.checkpoint", "torch.distributed.tensor"]
+    code = f"import sys, gnomon.train.trainer, gnomon.train.supervised; print([n for n in {slow} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
