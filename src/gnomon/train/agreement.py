@@ -8,31 +8,17 @@ from typing import TypeVar
 
 import torch
 
-from gnomon.errors import GnomonError, RunDirectoryError
 from gnomon.runtime.signals import StopFlag
 from gnomon.strategy.base import Strategy
+from gnomon.train.outcomes import attempt
 
 T = TypeVar("T")
 SECONDS_BETWEEN_QUESTIONS = 1.0
 
 
 def on_main_rank(strategy: Strategy, work: Callable[[], T]) -> T:
-    """Do `work` on rank 0 and return its result on every rank; its GnomonError is raised on every rank.
-
-    An OSError becomes a RunDirectoryError: what rank 0 does alone is to read and write the run directory.
-    """
-    result: T | None = None
-    error: GnomonError | None = None
-    if strategy.environment.is_main:
-        try:
-            result = work()
-        except GnomonError as caught:
-            error = caught
-        except OSError as caught:
-            error = RunDirectoryError(
-                f"'{caught.filename}' cannot be read or written: {caught.strerror}. "
-                "Check the permissions and the free space of run_dir, or choose another one."
-            )
+    """Do `work` on rank 0 and return its result on every rank; what `attempt` catches is raised on every rank."""
+    result, error = attempt(work) if strategy.environment.is_main else (None, None)
     error, result = strategy.collectives.broadcast_object((error, result))
     if error is not None:
         raise error

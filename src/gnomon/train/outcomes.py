@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from gnomon.errors import InterruptedRunError, TrainingError
+from gnomon.errors import GnomonError, InterruptedRunError, RunDirectoryError, TrainingError
 from gnomon.train.config import TrainingConfig
 
+T = TypeVar("T")
 _EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR2": 140}
+
+
+def attempt(work: Callable[[], T]) -> tuple[T | None, GnomonError | None]:
+    """Do what one rank does alone, and return its result, and its GnomonError instead of raising it.
+
+    An OSError becomes a RunDirectoryError: what is done alone is to read and write the run directory.
+    """
+    try:
+        return work(), None
+    except GnomonError as caught:
+        return None, caught
+    except OSError as caught:
+        return None, RunDirectoryError(
+            f"'{caught.filename}' cannot be read or written: {caught.strerror}. "
+            "Check the permissions and the free space of run_dir, or choose another one."
+        )
 
 
 def diverged(found: str, step: int, config: TrainingConfig, newest: Path | None) -> TrainingError:

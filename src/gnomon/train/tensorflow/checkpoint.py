@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gnomon.errors import CheckpointError, GnomonError, RunDirectoryError
+from gnomon.errors import CheckpointError, RunDirectoryError
 from gnomon.train import checkpoint_files as files
 from gnomon.train.checkpoint_search import find_good
+from gnomon.train.outcomes import attempt
 from gnomon.train.retention import Retention
 from gnomon.train.tensorflow.distribution import Distribution
 from gnomon.train.tensorflow.library import tensorflow
@@ -107,22 +108,8 @@ class KerasCheckpointer:
 
 
 def on_main(distribution: Distribution, work: Callable[[], T]) -> T | None:
-    """Do `work` on the main process and return its result there, and None elsewhere; if it fails, all processes fail.
-
-    An OSError becomes a RunDirectoryError: what is done alone is to read and write the run directory.
-    """
-    result: T | None = None
-    error: GnomonError | None = None
-    if distribution.cluster.is_main:
-        try:
-            result = work()
-        except GnomonError as caught:
-            error = caught
-        except OSError as caught:
-            error = RunDirectoryError(
-                f"'{caught.filename}' cannot be read or written: {caught.strerror}. "
-                "Check the permissions and the free space of run_dir, or choose another one."
-            )
+    """Do `work` on the main process and return its result there, None elsewhere; if it fails, all processes fail."""
+    result, error = attempt(work) if distribution.cluster.is_main else (None, None)
     if distribution.sum(float(error is not None)):
         raise error or RunDirectoryError("The main process cannot use the run directory; its message says why.")
     return result
