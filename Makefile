@@ -20,7 +20,7 @@ demo: $(INSTALLED) ## plan, train, profile and compare a small GPT on this machi
 	@$(BIN)/gnomon exec-pipeline
 
 test: $(DEVELOPED) ## run the tests; fails when they cover less than 90% of src
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 lint: $(DEVELOPED) ## check format, style, types and who imports whom
 	@$(BIN)/ruff format --check --quiet .

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,7 +90,9 @@ def test_from_a_missing_plugin_to_one_that_runs(python, place):
 
     own_tests = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
     assert own_tests.returncode == 0, own_tests.stdout
-    assert "6 passed" in own_tests.stdout
+    passed = re.search(r"(\d+) passed in", own_tests.stdout)  # none skipped, and as many as the suite of trackers has
+    assert passed is not None, own_tests.stdout
+    assert int(passed[1]) >= 6
 
 
 @pytest.mark.functional
