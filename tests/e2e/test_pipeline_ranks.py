@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +83,21 @@ def test_an_unknown_launcher_is_named(tmp_path):
     done = run(tmp_path, GNOMON, "exec-pipeline", "--config", "config.yaml", "--ranks", "2", "--launcher", "rai")
     assert done.returncode == 1
     assert "launcher='rai' is not installed. Did you mean 'ray'?" in done.stderr
+
+
+@pytest.mark.functional
+def test_a_rank_that_dies_leaves_the_log_that_the_message_names(tmp_path):
+    (tmp_path / "dying.py").write_text(
+        "import os\nfrom gnomon.component import Component\n\n"
+        "class Die(Component):\n    def execute(self):\n        os.write(2, b'last words\\n')\n        os.abort()\n"
+    )
+    (tmp_path / "dying.yaml").write_text(
+        "pipeline: {_target_: gnomon.pipeline.Pipeline, steps: [{_target_: dying.Die}]}\n"
+    )
+    done = run(tmp_path, GNOMON, "exec-pipeline", "--config", "dying.yaml", "--ranks", "1")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    log = re.search(r"(/\S+?\.log)", done.stderr)
+    assert log is not None, done.stderr
+    assert "last words" in Path(log[1]).read_text()
+    shutil.rmtree(Path(log[1]).parents[1])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gnomon.config import select, to_yaml
+from gnomon.errors import RankFailedError
 from gnomon.launch.local import RankJob, run_ranks
 from gnomon.pipeline.job import Job, JobResult
 
@@ -26,25 +27,28 @@ def run_job_on_ranks(
 ) -> JobResult:
     """Run the pipeline of a job on `ranks` processes started by `run` and return what rank 0 reported.
 
-    The output of the last step stays with the ranks; the result holds it as text. The logs of the ranks are moved to
-    the run directory when it ends. Raises what `run` raises, among it the GnomonError that ended a rank.
+    The output of the last step stays with the ranks; the result holds it as text. The logs of the ranks are copied to
+    the run directory when it ends, and also stay where they were if a rank has died. Raises what `run` raises, among
+    it the GnomonError that ended a rank.
     """
-    run_dir = select(job.config, "run_dir")
     folder = Path(tempfile.mkdtemp(prefix="gnomon-ranks-"))
+    keep = False
     try:
-        config = folder / "config.yaml"
-        config.write_text(to_yaml(job.config), encoding="utf-8")
+        (folder / "config.yaml").write_text(to_yaml(job.config), encoding="utf-8")
         request = {"pipe_key": pipe_key, "steps": steps, "trusted": list(trusted), "overrides": job.overrides}
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         run(RankJob(module=WORKER, arguments=(str(folder),), log_dir=folder / "logs", ranks=ranks))
-        result = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        return JobResult(**json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
+    except RankFailedError:
+        keep = True  # its message names a log in this folder
+        raise
     finally:
-        _keep_logs(folder / "logs", run_dir)
-        shutil.rmtree(folder, ignore_errors=True)
-    return JobResult(**result)
+        _copy_logs(folder / "logs", select(job.config, "run_dir"))
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _keep_logs(logs: Path, run_dir: object) -> None:
+def _copy_logs(logs: Path, run_dir: object) -> None:
     if run_dir is None or not Path(str(run_dir)).is_dir():
         return
     for log in logs.glob("*.log"):
