@@ -1,6 +1,7 @@
 """What every test shares: how hypothesis runs, and an environment in which times can be measured."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -14,3 +15,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def uncovered_environment() -> dict[str, str]:
     """The environment without coverage in child processes, which would slow what is timed."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
+
+
+@pytest.fixture(scope="module")
+def uncovered_children() -> Iterator[None]:
+    """Leave coverage out of the child processes of a file of tests that train for long what others cover."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
+            patch.delenv(name)
+        yield

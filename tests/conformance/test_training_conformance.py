@@ -24,7 +24,7 @@ from strategy_cases import (
 )
 from training_conformance_worker import train_task
 
-pytestmark = pytest.mark.torch_dist
+pytestmark = [pytest.mark.torch_dist, pytest.mark.usefixtures("uncovered_children")]
 
 TESTS = Path(__file__).parents[1]
 FIGURES = "GNOMON_STRATEGY_FIGURES"  # a file to which the measured figures are added, for docs/strategies.md

@@ -14,7 +14,7 @@ from gnomon.errors import InterruptedRunError, RankFailedError
 from gnomon.launch.local import RankJob, run_ranks
 from gnomon.runtime.run_directory import RunDirectory
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.torch_dist]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.torch_dist, pytest.mark.usefixtures("uncovered_children")]
 
 WORKER = """
 import json, os, signal, sys, time

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,13 +15,13 @@ USE_CASES = Path(__file__).parents[2] / "use_cases"
 
 
 @pytest.fixture
-def exec_pipeline() -> Callable[..., subprocess.CompletedProcess[str]]:
+def exec_pipeline(uncovered_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return what runs `gnomon exec-pipeline --config config.yaml ARGUMENTS` in the folder of a use case."""
 
     def run(use_case: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*GNOMON, "exec-pipeline", "--config", "config.yaml", *arguments],
-            cwd=USE_CASES / use_case, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=USE_CASES / use_case, env={**uncovered_environment, "OMP_NUM_THREADS": "1"},
             capture_output=True, text=True, check=False, timeout=280,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stderr + done.stdout
