@@ -104,8 +104,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         """Return the attention output (batch, sequence, hidden)."""
         groups = self.qkv(x).unflatten(-1, (-1, self.queries_per_group + 2, self.head_dim))
-        query = groups[:, :, :, :-2].flatten(2, 3)
-        key, value = groups[:, :, :, -2], groups[:, :, :, -1]
+        # split, because the backward pass of slices would fill and add a whole tensor for each
+        query, key, value = (part.flatten(2, 3) for part in groups.split((self.queries_per_group, 1, 1), dim=3))
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query.float()).to(value.dtype), self.key_norm(key.float()).to(value.dtype)
         if rotation is not None:
