@@ -110,7 +110,7 @@ def run_large() -> None:
 
 
 def ranking(path: Path) -> list[str]:
-    from gnomon.plan.published.score import score
+    from gnomon.plan.published.score import score, spearman
     from gnomon.plan.published.table import read_table
 
     table = read_table(path)
@@ -121,23 +121,14 @@ def ranking(path: Path) -> list[str]:
         pairs = [(scored[str(r["id"])], r) for r in chosen]
         predicted = np.array([s.prediction.step_time_s for s, _ in pairs])
         measured = predicted / (1.0 + np.array([s.error for s, _ in pairs]))
-        lines.append(f"| {title} | {len(pairs)} | {spearman(predicted, measured):.3f} |")
+        lines.append(f"| {title} | {len(pairs)} | {spearman(predicted, measured, np.ones_like(measured)):.3f} |")
         groups: dict[str, list[int]] = {}
         for index, (_, row) in enumerate(pairs):
             groups.setdefault(str(row["config_group"] or row["id"]), []).append(index)
-        mean = [(predicted[g].mean(), measured[g].mean()) for g in groups.values()]
-        rho = spearman(np.array([p for p, _ in mean]), np.array([m for _, m in mean]))
+        means = [np.array([values[g].mean() for g in groups.values()]) for values in (predicted, measured)]
+        rho = spearman(means[0], means[1], np.ones(len(groups)))
         lines.append(f"| {title}, repeats averaged | {len(groups)} | {rho:.3f} |")
     return lines
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    def ranks(values: np.ndarray) -> np.ndarray:
-        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-        ends = np.cumsum(counts)
-        return ((ends - counts + ends - 1) / 2.0)[inverse]
-
-    return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
 
 
 def main() -> None:

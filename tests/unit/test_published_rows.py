@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gnomon.plan.planner import plan
-from gnomon.plan.published.predict import predict
+from gnomon.plan.published.predict import predict, prepare
 from gnomon.plan.published.rows import problem_of
 from gnomon.spec import Layout, Workload
 from gnomon.spec._noun import read_mapping
@@ -35,6 +35,24 @@ GPT = {
 
 def problem(**columns: object):
     return problem_of({**GPT, **{name: str(value) for name, value in columns.items()}})
+
+
+@pytest.mark.parametrize(
+    ("hidden", "gated", "heads"),
+    [
+        (12288, 0, 96),  # GPT-3 175B
+        (14400, 0, 96),  # the nearest is GPT-3 175B, whose heads divide this width
+        (6144, 0, 48),  # 40 heads of the nearest (13B) do not divide it: heads of 128
+        (8192, 1, 64),  # Llama 2 70B
+    ],
+)
+def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int) -> None:
+    silent = {**GPT, "n_heads": "", "hidden": str(hidden), "gated_mlp": str(gated)}
+    stated = {**silent, "n_heads": str(heads)}
+    assert problem_of(silent).model == problem_of(stated).model
+    assert problem_of(silent).model.num_heads == heads
+    assert prepare(silent).remarks == (f"n_heads is blank: taken as {heads}",)
+    assert prepare(stated).remarks == ()
 
 
 @pytest.mark.parametrize(

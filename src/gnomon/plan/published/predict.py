@@ -84,6 +84,8 @@ def prepare(row: Row) -> Prepared:
     except GnomonError as error:
         raise PlanError(str(error)) from None
     remarks = []
+    if integer(row, "n_heads") is None:
+        remarks.append(f"n_heads is blank: taken as {problem.model.num_heads}")
     batch, workload, dp = integer(row, "gbs"), problem.workload, problem.layout.dp
     if batch is not None and batch != workload.global_batch:
         remarks.append(

@@ -1,12 +1,13 @@
 """What each constant was taken to be before any training run was looked at: the values that a fit is pulled towards.
 
 Matrix products: nine tenths of the best rates of bare products (table of maximum achievable matmul FLOPS in
-stas00/ml-engineering, folder compute/accelerator), which are those of the best of many shapes. Memory: likewise nine
-tenths of stream benchmarks. Links: bus bandwidths of nccl-tests over the line rate. The rest are orders of magnitude of
-the mechanism: a framework call takes about 10 microseconds of the host, and the operators counted here are two calls
-each in plain eager code, four or five in Megatron's layers (views, transposes, autograd functions, random states);
-traffic that software is built to hide is mostly hidden; an elementwise kernel reads and writes its tensors once, and
-half as much again is moved beside what is counted.
+stas00/ml-engineering, folder compute/accelerator), which are those of the best of many shapes; Volta, which that table
+lacks: of 101 TFLOP/s at 8192 cubed on a V100-PCIe of 112 (forums.developer.nvidia.com, topic 79781). Memory: likewise
+nine tenths of stream benchmarks. Links: bus bandwidths of nccl-tests over the line rate. The rest are orders of
+magnitude of the mechanism: a framework call takes about 10 microseconds of the host, and the operators counted here are
+two calls each in plain eager code, four or five in Megatron's layers (views, transposes, autograd functions, random
+states); traffic that software is built to hide is mostly hidden; an elementwise kernel reads and writes its tensors
+once, and half as much again is moved beside what is counted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ OTHERS = "others"
 
 PRIORS: dict[str, dict[str, float]] = {
     "matmul.bf16": {
-        "nvidia-volta": 0.68,
+        "nvidia-volta": 0.81,
         "nvidia-ampere": 0.78,
         "nvidia-hopper": 0.72,
         "nvidia-blackwell": 0.70,

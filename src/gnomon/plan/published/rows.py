@@ -14,6 +14,7 @@ from gnomon.plan.published.stacks import recompute_of, stack_of, storage_of, zer
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 Row = Mapping[str, Any]
+GPT3_HEADS = {768: 12, 1024: 16, 1536: 16, 2048: 24, 2560: 32, 4096: 32, 5140: 40, 12288: 96}  # by width
 
 
 class Problem(NamedTuple):
@@ -62,7 +63,7 @@ def model_of(row: Row) -> ModelSpec:
     hidden, vocab = needed(row, "hidden"), needed(row, "vocab")
     layers = integer(row, "n_layers") or _layers_from_parameters(row, hidden, vocab)
     gated = bool(integer(row, "gated_mlp", 0))
-    heads = integer(row, "n_heads") or max(1, round(hidden / 128))
+    heads = integer(row, "n_heads") or usual_heads(hidden, gated)
     window = integer(row, "window") or None
     period = integer(row, "window_period") or 1
     modern = gated or bool(integer(row, "kv_lora_rank"))
@@ -91,6 +92,20 @@ def model_of(row: Row) -> ModelSpec:
         },
         where="model",
     )
+
+
+def usual_heads(hidden: int, gated: bool) -> int:
+    """Return the attention heads of a model whose source is silent about them.
+
+    Those of the GPT-3 of the nearest width (Brown et al., 2020, arXiv 2005.14165, table 2.1) where they divide the
+    width; else, and with a gated MLP, the number that divides it into heads of nearly 128.
+    """
+    nearest = min(GPT3_HEADS, key=lambda width: abs(math.log(hidden / width)))
+    heads = GPT3_HEADS[nearest]
+    if not gated and hidden % heads == 0:
+        return heads
+    divisors = [n for n in range(1, hidden + 1) if hidden % n == 0]
+    return min(divisors, key=lambda n: abs(math.log(hidden / n / 128)))
 
 
 def _layers_from_parameters(row: Row, hidden: int, vocab: int) -> int:
