@@ -1,13 +1,12 @@
-"""`python -m mesh_worker TASKS.json`: one rank that trains several runs one after the other, and kills itself if told.
+"""`python -m mesh_worker TASKS.json`: one rank that trains several runs one after the other.
 
-A task is {"config": path of a GPTTrainingConfig, "out": where to put what was found, "kill_at": a step or null,
-"copy_from": a run directory to begin with or null}.
+A task is {"config": path of a GPTTrainingConfig, "out": where to put what was found, "copy_from": a run directory to
+begin with or null}.
 """
 
 import json
 import os
 import shutil
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -17,10 +16,8 @@ import torch
 import torch.distributed as dist
 
 from gnomon.launch.rank_errors import report_rank_error
-from gnomon.train.callbacks import Callback
 from gnomon.train.config import GPTTrainingConfig
 from gnomon.train.gpt_trainer import GPTTrainer
-from gnomon.train.trainer import Trainer
 
 
 class RecordingTrainer(GPTTrainer):
@@ -44,18 +41,6 @@ class RecordingTrainer(GPTTrainer):
         self.found = {"state": merged, "differing": differing, "shares": shares, "counts": counts}
 
 
-class Killer(Callback):
-    """Kills the last rank in the middle of the run, without any chance to clean up."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, trainer: Trainer, loss: torch.Tensor) -> None:
-        environment = trainer.strategy.environment
-        if trainer.step == self.step and environment.rank == environment.world_size - 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def main() -> None:
     """Do each task in a process forked from this one, which has imported torch: that takes longer than the task."""
     with report_rank_error():
@@ -66,10 +51,8 @@ def main() -> None:
             if pid == 0:
                 os._exit(_do(task, store))
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            if task["kill_at"] is None and code != 0:
+            if code != 0:
                 raise RuntimeError(f"{task['out']} failed with {code}")
-            if task["kill_at"] is not None and code == 0:
-                raise RuntimeError(f"{task['out']} was not killed")
 
 
 def _do(task: dict[str, Any], store: Path) -> int:
@@ -79,7 +62,7 @@ def _do(task: dict[str, Any], store: Path) -> int:
         if rank == 0 and task["copy_from"] is not None:
             shutil.copytree(task["copy_from"], config.run_dir)
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-        record(config, Path(task["out"]), task["kill_at"])
+        record(config, Path(task["out"]))
         dist.destroy_process_group()
     except BaseException:
         traceback.print_exc()
@@ -87,11 +70,9 @@ def _do(task: dict[str, Any], store: Path) -> int:
     return 0
 
 
-def record(config: GPTTrainingConfig, out: Path, kill_at: int | None = None) -> None:
+def record(config: GPTTrainingConfig, out: Path) -> None:
     """Train and write what was found."""
     trainer = RecordingTrainer(config)
-    if kill_at is not None:
-        trainer.callbacks.append(Killer(kill_at))
     trainer.execute()
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(trainer.found, out)
