@@ -32,7 +32,15 @@ MOE = {
         "num_experts": 4, "experts_per_token": 2, "expert_ffn_size": 24, "num_shared_experts": 1, "num_dense_layers": 1,
     },
 }  # fmt: skip
-MODELS = {"gpt2": GPT2, "llama": LLAMA, "moe": MOE}
+NEOX = {**GPT2, "norm_bias": True, "position": "rope", "parallel_block": True}
+GEMMA = {**LLAMA, "num_norms_per_layer": 4, "sliding_window": 8, "num_sliding_window_layers": 2}
+DEEPSEEK = {
+    **MOE,
+    "mla": {
+        "q_lora_rank": 20, "kv_lora_rank": 12, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 8,
+    },
+}  # fmt: skip
+MODELS = {"gpt2": GPT2, "llama": LLAMA, "moe": MOE, "neox": NEOX, "gemma": GEMMA, "deepseek": DEEPSEEK}
 
 
 class Case(NamedTuple):
@@ -73,6 +81,15 @@ WHOLE = [
     Case("llama", {"dp": 2, "tp": 2, "zero_stage": 3}),
     Case("llama", {"dp": 4, "zero_stage": 2, "shard_ranks": 2}),
     Case("llama", {"dp": 2, "pp": 2, "zero_stage": 2}),
+    Case("neox", {"tp": 2}),
+    Case("gemma", {"tp": 2, "recompute": "full"}),
+    Case("gemma", {"cp": 2, "context_parallel": "all_to_all", "recompute": "selective"}),
+    Case("gemma", {"pp": 2, "schedule": "zb-h1", "recompute": "full", "recompute_share": 0.5}),
+    Case("deepseek", {"tp": 2}),
+    Case("deepseek", {"tp": 2, "sequence_parallel": False}),
+    Case("deepseek", {"cp": 2, "context_parallel": "all_to_all"}),
+    Case("deepseek", {"dp": 2, "ep": 2, "zero_stage": 3, "recompute": "full"}),
+    Case("llama", {"cp": 2, "tp": 2, "recompute": "full"}),
 ]
 
 

@@ -15,23 +15,22 @@ SCHEDULES = ("gpipe", "1f1b", "zb-h1", "zb-v")  # those that torch.distributed.p
 def check_own_model(model: ModelSpec) -> None:
     """Raise PlanError for an architecture that can be planned, but not trained by gnomon's own loop."""
     parts = {
-        "latent attention": model.mla is not None,
         "multi-token-prediction modules": model.num_mtp_layers > 0,
-        "sliding-window layers": model.num_sliding_window_layers > 0,
+        "attention sinks": model.attention_sinks,
         "a bias that balances the experts": model.moe is not None and model.moe.selection_bias,
     }
     found = [name for name, has in parts.items() if has]
     if found:
         raise PlanError(
-            f"Model '{model.name}' has {found[0]}: it can be planned, but gnomon's own loop trains decoders with full "
-            "attention, dense or with experts. Choose one of these, or plan it without training."
+            f"Model '{model.name}' has {found[0]}: it can be planned, but gnomon's own loop does not train it. Choose "
+            "another model, or plan it without training."
         )
 
 
 def check_own_loop(layout: Layout, workload: Workload) -> None:
     """Raise LayoutError or PlanError for what can be planned, but not trained by gnomon's own loop."""
     plain = Layout()
-    for name in ("expert_tp", "recompute", "recompute_share", "offload_activations", "offload_optimizer"):
+    for name in ("expert_tp", "offload_activations", "offload_optimizer"):
         value, wanted = getattr(layout, name), getattr(plain, name)
         if value != wanted:
             raise LayoutError(
@@ -67,12 +66,25 @@ def check_split(model: ModelSpec, layout: Layout, workload: Workload) -> None:
             f"tp={layout.tp} does not divide num_kv_heads={model.num_kv_heads} of '{model.name}', and gnomon's own "
             f"loop does not copy key heads. {_nearest(layout.tp, _divisors(model.num_kv_heads), 'tp')}"
         )
+    _check_ring(model, layout, workload)
     _check_stages(model, layout, workload)
     tokens = workload.seq_len // layout.cp
     if model.moe is not None and tokens % layout.tp:
         raise LayoutError(
             f"The {tokens} tokens of a sequence that one rank has are dealt to the experts by tp={layout.tp} ranks, "
             f"which does not divide. Set seq_len to a multiple of {layout.cp * layout.tp}."
+        )
+
+
+def _check_ring(model: ModelSpec, layout: Layout, workload: Workload) -> None:
+    if layout.cp == 1 or layout.context_parallel != "ring":
+        return
+    windowed = model.num_sliding_window_layers > 0 and (model.sliding_window or 0) < workload.seq_len
+    found = "sliding windows" if windowed else "latent attention" if model.mla is not None else None
+    if found:
+        raise LayoutError(
+            f"context_parallel=ring can be planned for '{model.name}', but not for {found} in gnomon's own loop. "
+            "Set context_parallel=all_to_all."
         )
 
 

@@ -63,6 +63,11 @@ class Layout(Noun):
         return self.dp * self.tp * self.pp * self.cp
 
     @property
+    def is_data_parallel(self) -> bool:
+        """Whether each rank has the whole model, and ranks differ in their batch alone."""
+        return self.num_ranks == self.dp and self.ep == 1 and self.zero_stage == 0
+
+    @property
     def expert_dp(self) -> int:
         """Copies of each expert."""
         return self.dp * self.cp * self.tp // (self.ep * self.expert_tp)

@@ -155,7 +155,7 @@ class GPTTrainingConfig(TrainingConfig):
 
     @property
     def _needs_mesh(self) -> bool:
-        return self.layout != Layout(dp=self.layout.dp)
+        return not self.layout.is_data_parallel
 
     @property
     def strategy_name(self) -> str:

@@ -41,7 +41,8 @@ class GPTTrainer(Trainer):
 
     def create_model(self) -> nn.Module:
         """Return the GPT that the model spec describes."""
-        return GPT(self.config.model)
+        layout = self.config.layout
+        return GPT(self.config.model, layout.recompute, layout.recompute_share)
 
     def create_loader(self) -> TextLoader:
         """Return this rank's micro-batches of the training text."""

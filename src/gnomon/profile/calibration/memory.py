@@ -13,8 +13,8 @@ from gnomon.profile.calibration.compute import DTYPES, net_s
 from gnomon.profile.calibration.ring import keeping, rotating
 from gnomon.profile.calibration.stopwatch import Stopwatch
 from gnomon.spec import SizeCurve
+from gnomon.train.attention import rotate
 from gnomon.train.feed_forward import activate
-from gnomon.train.gpt import rotate
 
 ELEMENTS = {
     "cpu": (2**14, 2**17, 2**20, 2**23),

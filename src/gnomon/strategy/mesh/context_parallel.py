@@ -9,7 +9,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.distributed import ProcessGroup
-from torch.nn import functional as F
 
 
 class SequenceShard:
@@ -40,20 +39,18 @@ class SequenceShard:
 class AllToAllAttention(nn.Module):
     """Trades the sequence for heads and back (DeepSpeed-Ulysses, arXiv 2309.14509): a rank has some heads, whole."""
 
-    def __init__(self, group: ProcessGroup) -> None:
+    def __init__(self, group: ProcessGroup, core: nn.Module) -> None:
         super().__init__()
-        self._group = group
+        self._group, self._core = group, core
         self._ranks = dist.get_world_size(group)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return the result (batch, heads, part of the sequence, head_dim) of causal attention."""
+        """Return the result (batch, heads, part of the sequence, head_dim) of `core` over whole sequences."""
         if key.shape[1] % self._ranks:  # too few key heads for all ranks: give each query head its own copy
             copies = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(copies, 1), value.repeat_interleave(copies, 1)
         query, key, value = (_to_heads(x, self._group, self._ranks) for x in (query, key, value))
-        shared = query.shape[1] != key.shape[1]
-        result = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shared)
-        return _to_sequence(result, self._group, self._ranks)
+        return _to_sequence(self._core(query, key, value), self._group, self._ranks)
 
 
 def _to_heads(x: Tensor, group: ProcessGroup, ranks: int) -> Tensor:

@@ -21,8 +21,9 @@ class Decoder(Protocol):
     """A decoder that can be split: `gnomon.train.gpt.GPT`, or a model with the same parts under the same names.
 
     Blocks take and return (batch, sequence, hidden). In a block: attention_norm, attention (qkv, output, query_norm,
-    key_norm, and core, which computes the attention itself), mlp_norm, mlp (up, down, or router, experts, shared,
-    shared_gate and exchange, which brings tokens to their experts).
+    key_norm, or the projections of `gnomon.train.latent_attention.LatentAttention`, and core, which computes the
+    attention itself), attention_output_norm, mlp_norm, mlp (up, down, or router, experts, shared, shared_gate and
+    exchange, which brings tokens to their experts), mlp_output_norm.
     """
 
     spec: ModelSpec

@@ -87,7 +87,7 @@ class MeshStrategy(ProcessGroupStrategy):
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return this rank's part of the model, with rank 0's weights; raise ConfigError if it cannot be split."""
         self._share_weights(model)
-        if self.layout == Layout(dp=self.layout.dp):
+        if self.layout.is_data_parallel:
             model = model.to(self.device)
             self._count_copies(model)
             return model
@@ -189,8 +189,9 @@ class MeshStrategy(ProcessGroupStrategy):
         block: Any
         for block in decoder.blocks:
             if layout.cp > 1:
-                is_ring = layout.context_parallel == "ring"
-                block.attention.core = (RingAttention if is_ring else AllToAllAttention)(grid.group("cp"))
+                attention = block.attention
+                is_ring, group = layout.context_parallel == "ring", grid.group("cp")
+                attention.core = RingAttention(group) if is_ring else AllToAllAttention(group, attention.core)
             if hasattr(block.mlp, "experts"):
                 split_experts(block.mlp, grid.experts["ep"])
                 if layout.tp > 1 and not layout.sequence_parallel:

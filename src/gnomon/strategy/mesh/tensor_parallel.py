@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_module
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -16,6 +16,7 @@ from torch.distributed.tensor.parallel import (
     SequenceParallel,
     parallelize_module,
 )
+from torch.distributed.tensor.placement_types import Placement
 
 from gnomon.strategy.mesh.decoder import Decoder
 
@@ -45,8 +46,14 @@ def _plan(sequence_parallel: bool) -> dict[str, ParallelStyle]:
         "blocks.*.attention.qkv": column,
         "blocks.*.attention.query_norm": SequenceParallel(sequence_dim=2, use_local_output=True),
         "blocks.*.attention.key_norm": SequenceParallel(sequence_dim=2, use_local_output=True),
+        "blocks.*.attention.*_down": norm,  # latents are narrow: computed whole, or by each rank for its tokens
+        "blocks.*.attention.*latent_norm": norm,
+        "blocks.*.attention.*_up": column,
+        "blocks.*.attention.shared_key": _Gathered(hidden),
         "blocks.*.attention.output": row,
+        "blocks.*.attention_output_norm": norm,
         "blocks.*.mlp_norm": norm,
+        "blocks.*.mlp_output_norm": norm,
         "blocks.*.mlp.router": by_token,
         "blocks.*.mlp.shared_gate": by_token,
         "blocks.*.mlp.shared.up": ColwiseParallel(input_layouts=Shard(1)),
@@ -82,6 +89,21 @@ class _Replicated(ParallelStyle):
             return output.to_local()
 
         return distribute_module(module, device_mesh, None, prepare, finish)
+
+
+class _Gathered(ParallelStyle):
+    """Every rank gets the whole of the output; each uses it for its own heads, so that the gradients add up."""
+
+    def __init__(self, layout: Placement) -> None:
+        super().__init__()
+        self._layout = layout
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def gather(_: nn.Module, output: Any, mesh: DeviceMesh) -> Any:
+            whole = DTensor.from_local(output, mesh, [self._layout], run_check=False).redistribute(mesh, [Replicate()])
+            return whole.to_local(grad_placements=[Partial()])
+
+        return distribute_module(module, device_mesh, None, None, gather)
 
 
 def _tie(decoder: nn.Module) -> None:
