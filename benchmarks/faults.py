@@ -150,9 +150,11 @@ def launch(run: Run, suffix: str = "") -> list[int]:
         port = probe.getsockname()[1]
     pids = []
     for rank in range(run.ranks):
+        log = run.path / f"rank-{rank}{suffix}.log"
+        log.unlink(missing_ok=True)  # a rank that a fault ends before it opens its log has said nothing
         pid = os.fork()
         if pid == 0:
-            _rank_main(config, rank, run.ranks, port, run.path / f"rank-{rank}{suffix}.log")
+            _rank_main(config, rank, run.ranks, port, log)
         pids.append(pid)
     return pids
 

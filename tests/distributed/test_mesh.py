@@ -87,7 +87,7 @@ WHOLE = [
     Case("gemma", {"pp": 2, "schedule": "zb-h1", "recompute": "full", "recompute_share": 0.5}),
     Case("deepseek", {"tp": 2}),
     Case("deepseek", {"tp": 2, "sequence_parallel": False}),
-    Case("deepseek", {"cp": 2, "context_parallel": "all_to_all"}),
+    Case("deepseek", {"cp": 2}),
     Case("deepseek", {"dp": 2, "ep": 2, "zero_stage": 3, "recompute": "full"}),
     Case("llama", {"cp": 2, "tp": 2, "recompute": "full"}),
 ]

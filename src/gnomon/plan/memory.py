@@ -119,12 +119,14 @@ def state_bytes(cases: Cases, stage: str) -> StateBytes:
 
 
 def _stage_memory(cases: Cases, layer: LayerBytes, states: StateBytes, stage: str) -> MemoryTerms:
-    forward_end = _activations_bytes(cases, layer, states, stage) + _held_gradients(cases, states.gradients)
+    again = _again_bytes(cases, layer)
+    forward_end = _activations_bytes(cases, layer, states, stage, again) + _held_gradients(cases, states.gradients)
+    backward_end = states.gradients + again
     return MemoryTerms(
         weights=states.weights,
         gradients=states.gradients,
         optimizer=states.optimizer * (1.0 - cases.split.offload_optimizer),
-        activations=np.maximum(forward_end, states.gradients) - states.gradients,
+        activations=np.maximum(forward_end, backward_end) - states.gradients,
         communication=states.buffers,
     )
 
@@ -143,7 +145,12 @@ def _communication_buffers(cases: Cases, parameters: Array) -> Array:
     return np.where((split.zero_stage == 3) & (model.num_layers > 1) & (split.shard_ranks > 1), gathered, 0.0)
 
 
-def _activations_bytes(cases: Cases, layer: LayerBytes, states: StateBytes, stage: str) -> Array:
+def _again_bytes(cases: Cases, layer: LayerBytes) -> Array:
+    """Return what one layer holds while it is computed again and its gradients are made, 0 where none is."""
+    return np.where(cases.split.recompute == 2, layer.whole(cases) + layer.workspace, 0.0)
+
+
+def _activations_bytes(cases: Cases, layer: LayerBytes, states: StateBytes, stage: str, again: Array) -> Array:
     """Return the bytes of everything that autograd holds at the start of a backward pass on this stage."""
     split = cases.split
     index = {"first": np.zeros_like(split.pp), "middle": np.minimum(1.0, split.pp - 1.0), "last": split.pp - 1.0}[stage]
@@ -152,9 +159,10 @@ def _activations_bytes(cases: Cases, layer: LayerBytes, states: StateBytes, stag
     whole = layer.whole(cases)
     kept = (1.0 - share) * whole + share * layer.input
     held = alive * states.layers * kept * (1.0 - split.offload_activations)
-    workspace = np.where(share > 0, whole, 0.0)
     end = np.where((split.pp == 1) | (stage == "last"), layer.head, layer.workspace)
-    return held + end + workspace + states.casts
+    # a layer is computed again when the head is done with, and its 16-bit copies are made again with it
+    casts = states.casts * np.where(share > 0, 1.0 - share + share / np.maximum(states.layers, 1.0), 1.0)
+    return held + np.maximum(end, again) + casts
 
 
 def layer_input_bytes(cases: Cases) -> Array:

@@ -79,12 +79,10 @@ def check_split(model: ModelSpec, layout: Layout, workload: Workload) -> None:
 def _check_ring(model: ModelSpec, layout: Layout, workload: Workload) -> None:
     if layout.cp == 1 or layout.context_parallel != "ring":
         return
-    windowed = model.num_sliding_window_layers > 0 and (model.sliding_window or 0) < workload.seq_len
-    found = "sliding windows" if windowed else "latent attention" if model.mla is not None else None
-    if found:
+    if model.num_sliding_window_layers > 0 and (model.sliding_window or 0) < workload.seq_len:
         raise LayoutError(
-            f"context_parallel=ring can be planned for '{model.name}', but not for {found} in gnomon's own loop. "
-            "Set context_parallel=all_to_all."
+            f"context_parallel=ring can be planned for '{model.name}', but gnomon's own ring has no windows "
+            f"(sliding_window={model.sliding_window} < seq_len={workload.seq_len}). Set context_parallel=all_to_all."
         )
 
 

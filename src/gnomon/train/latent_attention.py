@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gnomon.spec import ModelSpec
 from gnomon.train.attention import CausalAttention, attend, rotate
@@ -53,4 +54,8 @@ class LatentAttention(nn.Module):
             query = torch.cat([plain, rotate(turned, *rotation)], dim=-1)
             shared = rotate(shared, *rotation)
         key = torch.cat([key, shared.expand(-1, -1, key.shape[2], -1)], dim=-1)
-        return self.output(attend(self.core, self.recomputes_core, query, key, value))
+        # fused kernels want heads of one width: zeros change no score, but the kernels' division by the root of it
+        width = max(nope + rope, value_size)
+        parts = query * (width / (nope + rope)) ** 0.5, key, value
+        attended = attend(self.core, self.recomputes_core, *(F.pad(x, (0, width - x.shape[-1])) for x in parts))
+        return self.output(attended.unflatten(-1, (-1, width))[..., :value_size].flatten(2))
