@@ -180,6 +180,17 @@ class Cases:
         )
 
     @property
+    def rank_queries(self) -> Array:
+        """Elements of one token's queries on one tensor-parallel rank."""
+        return self.model.query / self.split.tp
+
+    @property
+    def rank_keys(self) -> Array:
+        """Elements of one token's keys on one tensor-parallel rank: one head at least, of which the ranks beyond the
+        number of key heads have copies."""
+        return np.maximum(self.model.key_value / self.split.tp, self.model.head_dim)
+
+    @property
     def tokens(self) -> Array:
         """Tokens of one micro-batch on one rank, before tensor parallelism splits them."""
         return self.micro_batch * self.seq_len / self.split.cp

@@ -10,7 +10,7 @@ from gnomon.plan.arrays import Array, take
 from gnomon.plan.cases import Cases
 from gnomon.plan.network import all_gather_s, all_reduce_s, all_to_all_s, group, send_s
 from gnomon.plan.rates import MeasuredRates
-from gnomon.plan.stages import shards, stage_layers, stage_parameters
+from gnomon.plan.stages import shards, stage_layers, stage_parameters, weight_copies
 
 DDP_FIRST_BUCKET_BYTES = 2**20
 DDP_BUCKET_BYTES = 25 * 2**20
@@ -65,11 +65,10 @@ def _tensor_s(cases: Cases) -> Array:
 
 def _context_s(cases: Cases) -> Array:
     """Return the seconds of one layer's forward: keys and values round a ring, or four all-to-alls (Ulysses)."""
-    model, split = cases.model, cases.split
-    bytes_ = cases.tokens / split.tp * cases.storage.compute_bytes
-    keys = 2.0 * bytes_ * model.key_value
+    split, bytes_ = cases.split, cases.tokens * cases.storage.compute_bytes
+    keys = 2.0 * bytes_ * cases.rank_keys
     hop = send_s(keys, cases.network, split.tp, split.cp)
-    heads = bytes_ * (2.0 * model.query + 2.0 * model.key_value)
+    heads = 2.0 * bytes_ * (cases.rank_queries + cases.rank_keys)
     ulysses = all_to_all_s(heads, cases.network, split.cp, split.tp)
     return np.where(split.ring > 0, (split.cp - 1.0) * hop, ulysses)
 
@@ -122,7 +121,7 @@ def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
         return _measured_reduction(cases, cases.rates)
     total = gather = np.zeros_like(split.dp)
     ways, expert_ways = shards(cases)
-    replicas = split.dp * split.cp
+    replicas = split.dp * split.cp * weight_copies(cases)
     expert_replicas = replicas * split.tp / (split.ep * split.expert_tp)
     stages = [stage_parameters(cases, stage) for stage in ("first", "last")]
     shared, experts = (np.maximum(a, b) for a, b in zip(*stages, strict=True))

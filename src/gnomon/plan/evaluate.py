@@ -16,15 +16,13 @@ from gnomon.plan.layer_work import LayerWork, layer_work
 from gnomon.plan.memory import MemoryTerms, stage_memory
 from gnomon.plan.price import PASSES, PricedOperator, total
 from gnomon.plan.schedule import PipelineCost, StageTimes, pipeline_cost
-from gnomon.plan.stages import STAGES
+from gnomon.plan.stages import DUALPIPE, STAGES
 from gnomon.plan.state_work import StateWork, state_work
 from gnomon.spec import TIME_TERMS
-from gnomon.spec.layout import SCHEDULES
 
 LAYER_KINDS = ("tensor", "context", "expert", "shard", "offload")
 STEP_KINDS = ("gradients", "weights", "states", "pipeline")
 NONE = np.zeros(1)
-DUALPIPE = SCHEDULES.index("dualpipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,10 +277,15 @@ def _step_idle_s(cases: Cases, work: LayerWork, state: StateWork, slow: StageWor
 
 
 def _windows(cases: Cases, state: StateWork, slow: StageWork) -> dict[str, Array]:
-    """Return the backward pass that can hide the reduction of gradients, the forward that can hide the gathering."""
+    """Return the backward pass that can hide the reduction of gradients, the forward that can hide the gathering.
+
+    On an asynchronous device launches last no longer than the device's work, but for their share of what shows.
+    """
     more = (cases.accumulation - 1.0) / cases.accumulation
-    added = more * (state.accumulation.passes["input"] + state.accumulation.host_backward)
-    backward = slow.passes["input"] + slow.passes["weight"] + slow.host_backward + added
+    device = slow.passes["input"] + slow.passes["weight"] + more * state.accumulation.passes["input"]
+    launches = slow.host_backward + more * state.accumulation.host_backward
+    showing = slow.idle_s * device / np.where(slow.device_s > 0, slow.device_s, 1.0)
+    backward = device + np.where(cases.storage.asynchronous > 0, showing, launches)
     backward = backward * np.where(cases.split.zero_stage == 2, cases.accumulation, 1.0)
     return {"gradients": backward, "weights": slow.passes["forward"]}
 

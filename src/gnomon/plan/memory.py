@@ -14,7 +14,7 @@ from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
 from gnomon.plan.schedule import in_flight
 from gnomon.plan.sizes import PRODUCTS
-from gnomon.plan.stages import STAGES, shards, stage_layers, stage_parameters
+from gnomon.plan.stages import STAGES, has_head, shards, stage_layers, stage_parameters, weight_copies
 from gnomon.plan.traffic import FP32_BYTES
 
 
@@ -152,14 +152,15 @@ def _again_bytes(cases: Cases, layer: LayerBytes) -> Array:
 
 def _activations_bytes(cases: Cases, layer: LayerBytes, states: StateBytes, stage: str, again: Array) -> Array:
     """Return the bytes of everything that autograd holds at the start of a backward pass on this stage."""
-    split = cases.split
+    split, head = cases.split, has_head(cases, stage)
     index = {"first": np.zeros_like(split.pp), "middle": np.minimum(1.0, split.pp - 1.0), "last": split.pp - 1.0}[stage]
     alive = in_flight(split.schedule, split.pp, split.vpp, cases.accumulation, index)
     share = np.where(split.recompute == 2, split.recompute_share, 0.0)
     whole = layer.whole(cases)
     kept = (1.0 - share) * whole + share * layer.input
-    held = alive * states.layers * kept * (1.0 - split.offload_activations)
-    end = np.where((split.pp == 1) | (stage == "last"), layer.head, layer.workspace)
+    layers = states.layers + head * cases.model.mtp_layers
+    held = alive * layers * kept * (1.0 - split.offload_activations)
+    end = np.where(head, layer.head, layer.workspace)
     # a layer is computed again when the head is done with, and its 16-bit copies are made again with it
     casts = states.casts * np.where(share > 0, 1.0 - share + share / np.maximum(states.layers, 1.0), 1.0)
     return held + np.maximum(end, again) + casts
@@ -188,7 +189,7 @@ def activation_tensors(cases: Cases) -> dict[str, Array]:
     operand = np.minimum(storage.operand_bytes, c)
     stored = np.where(operand < c, operand, c)
     norms = model.norms_per_layer
-    heads = model.query + model.key_value
+    heads = cases.rank_queries + cases.rank_keys
     decomposed = (model.layernorm == 0) & (storage.fused_rmsnorm == 0)
     statistics = np.where(model.layernorm > 0, 4.0, 2.0) * FP32_BYTES
     scores = cases.micro_batch * model.heads / tp * cases.seq_len * cases.seq_len / split.cp
@@ -203,16 +204,15 @@ def activation_tensors(cases: Cases) -> dict[str, Array]:
         "norm statistics": stream * (statistics + decomposed * 2.0 * FP32_BYTES * model.hidden),
         "product inputs": stream * norms * model.hidden * stored,
         "latents": stream * model.latent * 2.0 * stored,
-        "queries": tokens * model.query / tp * c,
-        "keys": tokens * model.key_value / tp * c,
-        "values": tokens * model.key_value / tp * c,
-        "rotated queries and keys": tokens * model.rope * (1.0 - storage.fused) * heads / tp * c,
+        "queries": tokens * cases.rank_queries * c,
+        "keys": tokens * cases.rank_keys * c,
+        "values": tokens * cases.rank_keys * c,
+        "rotated queries and keys": tokens * model.rope * (1.0 - storage.fused) * heads * c,
         "normalised queries and keys": tokens
         * model.qk_norm
         * heads
-        / tp
         * (c + FP32_BYTES * storage.autocast + FP32_BYTES * decomposed),
-        "attention output": tokens * (model.query / tp * c + cases.flash * FP32_BYTES * model.heads / tp),
+        "attention output": tokens * (cases.rank_queries * c + cases.flash * FP32_BYTES * model.heads / tp),
         "softmax": unfused * scores * c,
         "attention dropout": unfused * cases.dropout * scores * (c + 1.0),
         "up projection": width * gates * c,
@@ -251,5 +251,6 @@ def cast_weights_bytes(cases: Cases, stage: str) -> Array:
         (n * k * share.get(PRODUCTS[name][1], model.num_layers) / model.num_layers)
         for name, (n, k) in model.products.items()
     )
-    head = ((cases.split.pp == 1) | (stage == "last")) * model.vocab * model.hidden
-    return np.asarray(storage.autocast * storage.compute_bytes * (layers * layer + head) / cases.split.tp)
+    head = has_head(cases, stage) * model.vocab * model.hidden
+    copies = storage.compute_bytes * weight_copies(cases) * (layers * layer + head) / cases.split.tp
+    return np.asarray(storage.autocast * copies)

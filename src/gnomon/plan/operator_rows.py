@@ -90,7 +90,7 @@ def _collectives(
     layers = _counts(cases, result)["layer"]
     micro_batches = float(cases.accumulation[0])
     activation = _one(cases.tokens * model.hidden * storage.compute_bytes)
-    keys = _one(2.0 * cases.tokens * model.key_value / cases.split.tp * storage.compute_bytes)
+    keys = _one(2.0 * cases.tokens * cases.rank_keys * storage.compute_bytes)
     routed = _one(cases.routed_tokens * model.hidden * storage.compute_bytes)
     stage = STAGES[int(result.busiest[0])]
     parameters = _one(np.add(*stage_parameters(cases, stage)))

@@ -71,7 +71,7 @@ def _layer(cases: Cases) -> Iterator[Operator]:
     yield _memory(cases, "residual", "elementwise_s", "residual", 2.0, hidden)
     yield _memory(cases, "residual", "elementwise_s", "stream_add", joins, hidden, "backward")
     yield from _both(cases, "dropout", "dropout", 2.0 * cases.dropout, hidden, same=True)
-    qkv = cases.tokens * (model.query + 2 * model.key_value) / cases.split.tp
+    qkv = cases.tokens * (cases.rank_queries + 2.0 * cases.rank_keys)
     # the gradients of the three slices of one product are put together, unless a fused attention kernel writes them so
     apart = np.maximum(1.0 - cases.storage.fused, 1.0 - cases.flash)
     yield _memory(cases, "qkv gradient", "elementwise_s", "copy", apart, qkv, "backward")
@@ -149,7 +149,7 @@ def _attention(cases: Cases) -> Iterator[Operator]:
     )
     heads = model.heads / split.tp
     forward = 2.0 * cases.tokens * keys * heads * (model.head_dim + model.value_dim)
-    tensors = cases.tokens * (2.0 * model.query + 2.0 * model.key_value) / split.tp * storage.compute_bytes
+    tensors = 2.0 * cases.tokens * (cases.rank_queries + cases.rank_keys) * storage.compute_bytes
     # the fused backward recomputes the scores: five products instead of two (arXiv 2205.14135)
     for phase, factor, moved in (("forward", 1.0, 1.0), ("backward", 2.5, 2.0)):
         yield Operator(
@@ -195,14 +195,14 @@ def _unfused_attention(cases: Cases) -> Iterator[Operator]:
         back = "softmax_backward" if kind == "softmax" else kind
         yield _memory(cases, f"attention {kind}", "attention_s", back, some, scores, "backward")
     # the factor 1 / sqrt(head size) of the scores, a kernel of its own on the gradients of queries and keys
-    scaled = cases.tokens * (model.query + model.key_value) / split.tp
+    scaled = cases.tokens * (cases.rank_queries + cases.rank_keys)
     yield _memory(cases, "attention scaling", "attention_s", "copy", calls, scaled, "backward", launches=2.0)
 
 
 def _elementwise(cases: Cases) -> Iterator[Operator]:
     model, storage = cases.model, cases.storage
     hidden = cases.stream_tokens * model.hidden
-    heads = cases.tokens * (model.query + model.key_value) / cases.split.tp
+    heads = cases.tokens * (cases.rank_queries + cases.rank_keys)
     norm = model.norm
     yield from _both(cases, "normalisation", norm, model.norms_per_layer, hidden)
     yield from _both(cases, "latent normalisation", norm, model.mla, cases.stream_tokens * model.latent)

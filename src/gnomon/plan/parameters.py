@@ -24,13 +24,14 @@ class ParameterCount(Noun):
     active_experts: NonNegativeInt = 0
     buffers: NonNegativeInt = 0
     mtp: NonNegativeInt = 0
+    mtp_experts: NonNegativeInt = 0
 
     @property
     def total(self) -> int:
         """Parameters that training updates, without the multi-token-prediction modules and without buffers.
 
         `mlp` holds the dense feed-forward layers and the shared experts, `experts` the routed ones; `head` is zero
-        when it shares the embedding's matrix.
+        when it shares the embedding's matrix; `mtp_experts` are those of `mtp` that are routed experts.
         """
         dense = self.embedding + self.positions + self.attention + self.mlp + self.norm + self.head
         return dense + self.router + self.experts
@@ -76,6 +77,7 @@ def count_parameters(spec: ModelSpec) -> ParameterCount:
         active_experts=moe_layers * experts_per_token * expert,
         buffers=moe_layers * num_experts if spec.moe and spec.moe.selection_bias else 0,
         mtp=spec.num_mtp_layers * _mtp_module(spec),
+        mtp_experts=spec.num_mtp_layers * num_experts * expert,
     )
 
 

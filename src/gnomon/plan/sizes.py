@@ -64,6 +64,8 @@ class ModelSizes:
     expert_parameters: Array
     embedding_parameters: Array
     head_parameters: Array
+    mtp_parameters: Array
+    mtp_expert_parameters: Array
     parameters: Array
     parameter_tensors: Array
     products: dict[str, tuple[Array, Array]]
@@ -113,6 +115,8 @@ class ModelSizes:
             expert_parameters=array(count.experts),
             embedding_parameters=array(count.embedding + count.positions),
             head_parameters=array(count.head),
+            mtp_parameters=array(count.mtp - count.mtp_experts),
+            mtp_expert_parameters=array(count.mtp_experts),
             parameters=array(count.total),
             parameter_tensors=array(num_parameter_tensors(spec)),
             products={name: (array(n), array(k)) for name, (n, k) in layer_products(spec).items()},

@@ -1,15 +1,19 @@
-"""How many layers each pipeline stage has, and how many parameters."""
+"""How many layers each pipeline stage has, and how many parameters its rank holds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
+from gnomon.spec.layout import SCHEDULES
 
 STAGES = ("first", "middle", "last")
+FOLDED = tuple(SCHEDULES.index(name) for name in ("zb-v", "v-half", "v-min"))
+DUALPIPE = SCHEDULES.index("dualpipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class StageLayers:
 
 def stage_layers(cases: Cases) -> StageLayers:
     """Return the layers per stage: equal where they divide; else the first and the last, which also hold embedding
-    and head, have fewer. Numbers that the layout gives are kept."""
+    and head, have fewer. Numbers that the layout gives are kept, and the other stages share what is left."""
     split, total = cases.split, cases.model.num_layers
     pp, chunks = split.pp, split.pp * split.vpp
     middle = np.ceil(total / chunks) * split.vpp
@@ -32,27 +36,54 @@ def stage_layers(cases: Cases) -> StageLayers:
     last = middle - np.ceil(short / 2.0)
     uneven = (first < 0) | (last < 0)
     first, middle, last = (np.where(uneven, total / pp, x) for x in (first, middle, last))
-    first = np.where(split.first_stage_layers >= 0, split.first_stage_layers, first)
-    last = np.where(split.last_stage_layers >= 0, split.last_stage_layers, last)
-    given = (split.first_stage_layers >= 0) | (split.last_stage_layers >= 0)
-    middle = np.where(given, (total - first - last) / np.maximum(pp - 2.0, 1.0), middle)
+    starts, ends = split.first_stage_layers >= 0, split.last_stage_layers >= 0
+    stated = np.where(starts, split.first_stage_layers, 0.0) + np.where(ends, split.last_stage_layers, 0.0)
+    others = (total - stated) / np.maximum(pp - starts - ends, 1.0)
+    middle = np.where(starts | ends, others, middle)
+    first = np.where(starts, split.first_stage_layers, np.where(ends, others, first))
+    last = np.where(ends, split.last_stage_layers, np.where(starts, others, last))
     one = pp == 1
     return StageLayers(
         first=np.where(one, total, first), middle=np.where(one, total, middle), last=np.where(one, total, last)
     )
 
 
+def weight_copies(cases: Cases) -> Array:
+    """Return on how many pipeline ranks each weight lies: on two in DualPipe, which feeds the pipeline at both ends."""
+    return np.where((cases.split.schedule == DUALPIPE) & (cases.split.pp > 1), 2.0, 1.0)
+
+
+def has_embedding(cases: Cases, stage: str) -> NDArray[np.bool_]:
+    """Return whether the rank of a stage holds the embedding."""
+    split = cases.split
+    at_both_ends = (split.schedule == DUALPIPE) & (stage == "last")
+    return np.asarray((split.pp == 1) | (stage == "first") | at_both_ends)
+
+
+def has_head(cases: Cases, stage: str) -> NDArray[np.bool_]:
+    """Return whether the rank of a stage holds the head; schedules that fold the model put it on the first."""
+    split = cases.split
+    folded = np.isin(split.schedule, FOLDED)
+    at_start = (folded | (split.schedule == DUALPIPE)) & (stage == "first")
+    return np.asarray((split.pp == 1) | at_start | (~folded & (stage == "last")))
+
+
 def stage_parameters(cases: Cases, stage: str) -> tuple[Array, Array]:
-    """Return (parameters that every data-parallel rank has, parameters of experts) of one rank on a stage."""
+    """Return (parameters that every data-parallel rank has, parameters of experts) of the rank of a stage.
+
+    Multi-token-prediction modules lie beside the head (DeepSeek-V3, arXiv 2412.19437, section 2.2). A rank of DualPipe
+    holds its own stage and the one that lies as far from the other end.
+    """
     model, split = cases.model, cases.split
-    layers = getattr(stage_layers(cases), stage)
-    shared = layers * model.layer_parameters / split.tp
-    first = (split.pp == 1) | (stage == "first")
-    last = (split.pp == 1) | (stage == "last")
-    head = model.head_parameters + np.where(split.pp > 1, model.tied * model.embedding_parameters, 0.0)
-    shared = shared + (first * model.embedding_parameters + last * head) / split.tp
-    experts = layers / model.num_layers * model.expert_parameters / (split.ep * split.expert_tp)
-    return shared, experts
+    counts = stage_layers(cases)
+    mirrored = {"first": counts.last, "middle": counts.middle, "last": counts.first}[stage]
+    layers = getattr(counts, stage) + (weight_copies(cases) - 1.0) * mirrored
+    first, last = has_embedding(cases, stage), has_head(cases, stage)
+    again = model.tied * model.vocab * model.hidden * ~first  # a tied head without the embedding beside it
+    ends = first * model.embedding_parameters + last * (model.head_parameters + again + model.mtp_parameters)
+    shared = (layers * model.layer_parameters + ends) / split.tp
+    experts = layers / model.num_layers * model.expert_parameters + last * model.mtp_expert_parameters
+    return shared, experts / (split.ep * split.expert_tp)
 
 
 def held_parameters(cases: Cases) -> Array:
@@ -63,12 +94,14 @@ def held_parameters(cases: Cases) -> Array:
 def shards(cases: Cases) -> tuple[Array, Array]:
     """Return over how many ranks the states of shared parameters and of experts are divided where they are.
 
-    Experts have copies of their own number: all of them share the states, unless a smaller group was asked for.
+    Experts have copies of their own number: all of them share the states, unless a smaller group was asked for. The
+    copies that DualPipe makes share them too.
     """
     split = cases.split
     copies = split.dp * split.cp * split.tp / (split.ep * split.expert_tp)
     whole = split.shard_ranks >= split.dp * split.cp
-    return split.shard_ranks, np.maximum(np.where(whole, copies, np.minimum(split.shard_ranks, copies)), 1.0)
+    experts = np.maximum(np.where(whole, copies, np.minimum(split.shard_ranks, copies)), 1.0)
+    return split.shard_ranks * weight_copies(cases), experts * weight_copies(cases)
 
 
 def updated_parameters(cases: Cases) -> Array:

@@ -15,10 +15,10 @@ from gnomon.plan.evaluate import Evaluation, compose
 from gnomon.plan.layer_work import layer_work
 from gnomon.plan.search.feasible import rejections, run_rules, state_rules
 from gnomon.plan.search.space import OUTER, RUN, SHARED, STATE, Integers, SearchSpace
-from gnomon.plan.state_work import state_work
+from gnomon.plan.state_work import StateWork, state_work
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.spec.catalog import load_stack
-from gnomon.spec.layout import SCHEDULES
+from gnomon.spec.layout import SCHEDULES, V_SHAPED_SCHEDULES
 
 T = TypeVar("T")
 
@@ -73,13 +73,13 @@ class Evaluator:
         if states.size == 0:
             return Block(batches=(), rejected=rejected)
         layers, of_state = _distinct(states // space.count(STATE))
-        state = replace(state_work(self._cases(space.digits(states, SHARED))), operators=())
         first = layers * space.count(STATE)
         layer = replace(layer_work(self._cases(space.digits(first, SHARED))), operators=())
-        batches = []
+        batches, priced = [], dict[str, StateWork]()
         for place, schedule in enumerate(space.schedule):
             able = self._able(states, schedule, rejected)
             if able.size:
+                state = self._state(states, schedule, priced)
                 batches.append(
                     Batch(
                         numbers=(states[able] * len(space.schedule) + place)[:, None] * self.runs.size + self.runs,
@@ -91,6 +91,15 @@ class Evaluator:
                     )
                 )
         return Block(batches=tuple(batches), rejected=rejected)
+
+    def _state(self, states: Integers, schedule: str, priced: dict[str, StateWork]) -> StateWork:
+        """Return the work of the states under a schedule; `priced` keeps it for those that place the model alike."""
+        placement = schedule if schedule in V_SHAPED_SCHEDULES else "straight"
+        if placement not in priced:
+            cases = self._cases(self.space.digits(states, SHARED))
+            scheduled = replace(cases.split, schedule=np.asarray([float(SCHEDULES.index(schedule))]))
+            priced[placement] = replace(state_work(replace(cases, split=scheduled)), operators=())
+        return priced[placement]
 
     def _able(self, states: Integers, schedule: str, rejected: dict[str, int]) -> NDArray[np.intp]:
         """Return the places of the states that a schedule can run; count the others."""
