@@ -7,8 +7,10 @@ end, when every gradient is. In between both change linearly with the layer, so 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
@@ -68,7 +70,8 @@ class StateBytes:
 
 def stage_memory(cases: Cases, layer: LayerBytes, states: dict[str, StateBytes]) -> dict[str, MemoryTerms]:
     """Return the peak of one rank on the first, a middle and the last pipeline stage."""
-    return {stage: _stage_memory(cases, layer, states[stage], stage) for stage in STAGES}
+    kept = _kept_bytes(cases, layer)
+    return {stage: _stage_memory(cases, layer, kept, states[stage], stage) for stage in STAGES}
 
 
 def training_memory(cases: Cases) -> MemoryTerms:
@@ -118,10 +121,29 @@ def state_bytes(cases: Cases, stage: str) -> StateBytes:
     )
 
 
-def _stage_memory(cases: Cases, layer: LayerBytes, states: StateBytes, stage: str) -> MemoryTerms:
-    again = _again_bytes(cases, layer)
-    forward_end = _activations_bytes(cases, layer, states, stage, again) + _held_gradients(cases, states.gradients)
-    backward_end = states.gradients + again
+class KeptBytes(NamedTuple):
+    """Bytes of one micro-batch in an average layer: from forward to backward, and while it is computed again."""
+
+    always: Array
+    again: Array
+
+
+def _kept_bytes(cases: Cases, layer: LayerBytes) -> KeptBytes:
+    share, whole = _recomputed_share(cases), layer.whole(cases)
+    return KeptBytes(
+        always=((1.0 - share) * whole + share * layer.input) * (1.0 - cases.split.offload_activations),
+        again=np.where(share > 0, whole + layer.workspace, 0.0),
+    )
+
+
+def _recomputed_share(cases: Cases) -> Array:
+    return np.where(cases.split.recompute == 2, cases.split.recompute_share, 0.0)
+
+
+def _stage_memory(cases: Cases, layer: LayerBytes, kept: KeptBytes, states: StateBytes, stage: str) -> MemoryTerms:
+    held = _holds_gradients(cases)
+    forward_end = _activations_bytes(cases, layer, kept, states, stage) + np.where(held, states.gradients, 0.0)
+    backward_end = states.gradients if np.all(held) else states.gradients + kept.again
     return MemoryTerms(
         weights=states.weights,
         gradients=states.gradients,
@@ -131,10 +153,9 @@ def _stage_memory(cases: Cases, layer: LayerBytes, states: StateBytes, stage: st
     )
 
 
-def _held_gradients(cases: Cases, gradients: Array) -> Array:
-    """Return the gradients that exist before backward: all, unless one rank makes them anew each step."""
-    kept = (cases.split.dp > 1) | (cases.accumulation > 1) | (cases.storage.weight_bytes < FP32_BYTES)
-    return np.where(kept, gradients, 0.0)
+def _holds_gradients(cases: Cases) -> NDArray[np.bool_]:
+    """Return whether the gradients exist before backward: all do, unless one rank makes them anew each step."""
+    return np.asarray((cases.split.dp > 1) | (cases.accumulation > 1) | (cases.storage.weight_bytes < FP32_BYTES))
 
 
 def _communication_buffers(cases: Cases, parameters: Array) -> Array:
@@ -145,25 +166,18 @@ def _communication_buffers(cases: Cases, parameters: Array) -> Array:
     return np.where((split.zero_stage == 3) & (model.num_layers > 1) & (split.shard_ranks > 1), gathered, 0.0)
 
 
-def _again_bytes(cases: Cases, layer: LayerBytes) -> Array:
-    """Return what one layer holds while it is computed again and its gradients are made, 0 where none is."""
-    return np.where(cases.split.recompute == 2, layer.whole(cases) + layer.workspace, 0.0)
-
-
-def _activations_bytes(cases: Cases, layer: LayerBytes, states: StateBytes, stage: str, again: Array) -> Array:
+def _activations_bytes(cases: Cases, layer: LayerBytes, kept: KeptBytes, states: StateBytes, stage: str) -> Array:
     """Return the bytes of everything that autograd holds at the start of a backward pass on this stage."""
     split, head = cases.split, has_head(cases, stage)
     index = {"first": np.zeros_like(split.pp), "middle": np.minimum(1.0, split.pp - 1.0), "last": split.pp - 1.0}[stage]
     alive = in_flight(split.schedule, split.pp, split.vpp, cases.accumulation, index)
-    share = np.where(split.recompute == 2, split.recompute_share, 0.0)
-    whole = layer.whole(cases)
-    kept = (1.0 - share) * whole + share * layer.input
     layers = states.layers + head * cases.model.mtp_layers
-    held = alive * layers * kept * (1.0 - split.offload_activations)
     end = np.where(head, layer.head, layer.workspace)
-    # a layer is computed again when the head is done with, and its 16-bit copies are made again with it
-    casts = states.casts * np.where(share > 0, 1.0 - share + share / np.maximum(states.layers, 1.0), 1.0)
-    return held + np.maximum(end, again) + casts
+    held = alive * layers * kept.always + np.maximum(end, kept.again)  # the head is done with when a layer comes again
+    if not np.any(cases.storage.autocast):
+        return held
+    share = _recomputed_share(cases)  # a layer that is computed again makes its 16-bit copies again
+    return held + states.casts * (1.0 - share + share / np.maximum(states.layers, 1.0))
 
 
 def layer_input_bytes(cases: Cases) -> Array:

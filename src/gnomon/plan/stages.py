@@ -37,11 +37,12 @@ def stage_layers(cases: Cases) -> StageLayers:
     uneven = (first < 0) | (last < 0)
     first, middle, last = (np.where(uneven, total / pp, x) for x in (first, middle, last))
     starts, ends = split.first_stage_layers >= 0, split.last_stage_layers >= 0
-    stated = np.where(starts, split.first_stage_layers, 0.0) + np.where(ends, split.last_stage_layers, 0.0)
-    others = (total - stated) / np.maximum(pp - starts - ends, 1.0)
-    middle = np.where(starts | ends, others, middle)
-    first = np.where(starts, split.first_stage_layers, np.where(ends, others, first))
-    last = np.where(ends, split.last_stage_layers, np.where(starts, others, last))
+    if np.any(starts | ends):
+        stated = np.where(starts, split.first_stage_layers, 0.0) + np.where(ends, split.last_stage_layers, 0.0)
+        others = (total - stated) / np.maximum(pp - starts - ends, 1.0)
+        middle = np.where(starts | ends, others, middle)
+        first = np.where(starts, split.first_stage_layers, np.where(ends, others, first))
+        last = np.where(ends, split.last_stage_layers, np.where(starts, others, last))
     one = pp == 1
     return StageLayers(
         first=np.where(one, total, first), middle=np.where(one, total, middle), last=np.where(one, total, last)
@@ -77,7 +78,9 @@ def stage_parameters(cases: Cases, stage: str) -> tuple[Array, Array]:
     model, split = cases.model, cases.split
     counts = stage_layers(cases)
     mirrored = {"first": counts.last, "middle": counts.middle, "last": counts.first}[stage]
-    layers = getattr(counts, stage) + (weight_copies(cases) - 1.0) * mirrored
+    layers = getattr(counts, stage)
+    if np.any(split.schedule == DUALPIPE):
+        layers = layers + (weight_copies(cases) - 1.0) * mirrored
     first, last = has_embedding(cases, stage), has_head(cases, stage)
     again = model.tied * model.vocab * model.hidden * ~first  # a tied head without the embedding beside it
     ends = first * model.embedding_parameters + last * (model.head_parameters + again + model.mtp_parameters)

@@ -15,10 +15,11 @@ from gnomon.plan.evaluate import Evaluation, compose
 from gnomon.plan.layer_work import layer_work
 from gnomon.plan.search.feasible import rejections, run_rules, state_rules
 from gnomon.plan.search.space import OUTER, RUN, SHARED, STATE, Integers, SearchSpace
+from gnomon.plan.stages import DUALPIPE, FOLDED
 from gnomon.plan.state_work import StateWork, state_work
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.spec.catalog import load_stack
-from gnomon.spec.layout import SCHEDULES, V_SHAPED_SCHEDULES
+from gnomon.spec.layout import SCHEDULES
 
 T = TypeVar("T")
 
@@ -94,10 +95,11 @@ class Evaluator:
 
     def _state(self, states: Integers, schedule: str, priced: dict[str, StateWork]) -> StateWork:
         """Return the work of the states under a schedule; `priced` keeps it for those that place the model alike."""
-        placement = schedule if schedule in V_SHAPED_SCHEDULES else "straight"
+        index = SCHEDULES.index(schedule)
+        placement = "folded" if index in FOLDED else "twice" if index == DUALPIPE else "straight"
         if placement not in priced:
             cases = self._cases(self.space.digits(states, SHARED))
-            scheduled = replace(cases.split, schedule=np.asarray([float(SCHEDULES.index(schedule))]))
+            scheduled = replace(cases.split, schedule=np.asarray([float(index)]))
             priced[placement] = replace(state_work(replace(cases, split=scheduled)), operators=())
         return priced[placement]
 
