@@ -18,7 +18,7 @@ STEP_TIME_S = 0.05
 MODEL = ModelSpec(num_layers=2, hidden_size=64, num_heads=2, vocab_size=256, max_seq_len=32)
 
 
-def finished_run(tmp_path, dp):
+def finished_run(tmp_path, dp, recompute="none"):
     """Return a run directory as a training run leaves it, without spending the time to train."""
     text = tmp_path / "text"
     text.mkdir()
@@ -29,7 +29,7 @@ def finished_run(tmp_path, dp):
         num_steps=10,
         device="cpu",
         model=MODEL,
-        layout=Layout(dp=dp),
+        layout=Layout(dp=dp, recompute=recompute),
         workload=Workload(seq_len=32, global_batch=4, micro_batch=2),
         data={"root": str(text), "pattern": "*.txt"},
         peak_flops=1e10,
@@ -62,6 +62,16 @@ def test_one_rank(tmp_path):
     check(run, measurement, 1)
     assert measurement.time.matmul_s > 0
     assert measurement.time.communication_s == 0
+    assert measurement.time.recompute_s == 0
+
+
+@pytest.mark.functional
+def test_what_is_computed_again_is_told_from_the_forward_pass(tmp_path):
+    run = finished_run(tmp_path, 1, recompute="full")
+    measurement = measure(run, threads_per_rank=1)
+    check(run, measurement, 1)
+    once = measurement.time.matmul_s + measurement.time.attention_s + measurement.time.elementwise_s
+    assert 0.1 * once < measurement.time.recompute_s < once
 
 
 @pytest.mark.torch_dist

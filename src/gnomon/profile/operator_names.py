@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gnomon.runtime.scopes import RECOMPUTE_SCOPE
+
 GENERIC_TERM = "elementwise_s"
 
 STEP_SCOPE = "gnomon::step"
@@ -17,6 +19,7 @@ _ANNOTATIONS = {
     CLIPPING_SCOPE: "optimizer_s",
     "enumerate(DataLoader)#": "data_s",
     DATA_SCOPE: "data_s",
+    RECOMPUTE_SCOPE: "recompute_s",
 }
 _COMMUNICATION = (
     "c10d::",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from gnomon.spec import ModelSpec
 from gnomon.train.normalisation import make_norm
+from gnomon.train.recompute import recomputed
 
 
 class Attention(nn.Module):
@@ -45,10 +45,7 @@ class Attention(nn.Module):
 def attend(core: nn.Module, recompute: bool, *parts: Tensor) -> Tensor:
     """Return `core` of query, key and value (batch, sequence, heads, width), its heads side by side."""
     query, key, value = (part.transpose(1, 2) for part in parts)
-    if recompute:
-        result = checkpoint(core, query, key, value, use_reentrant=False, preserve_rng_state=False)
-    else:
-        result = core(query, key, value)
+    result: Tensor = recomputed(core, query, key, value) if recompute else core(query, key, value)
     return result.transpose(1, 2).flatten(2)
 
 

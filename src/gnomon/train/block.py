@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gnomon.spec import ModelSpec
 from gnomon.spec.layout import Recompute
@@ -12,6 +11,7 @@ from gnomon.train.feed_forward import MLP
 from gnomon.train.latent_attention import LatentAttention
 from gnomon.train.moe import MoE
 from gnomon.train.normalisation import make_norm
+from gnomon.train.recompute import recomputed
 
 Rotation = tuple[Tensor, Tensor] | None
 
@@ -21,7 +21,7 @@ class Block(nn.Module):
 
     Side by side (GPT-NeoX) both read the same residual, through norms of their own or through one (PaLM). Four norms
     per layer also normalise what is added (Gemma 2, arXiv 2408.00118). `recompute` is what runs again in the backward
-    pass instead of being kept (arXiv 1604.06174).
+    pass instead of being kept.
     """
 
     def __init__(self, spec: ModelSpec, index: int, recompute: Recompute = "none") -> None:
@@ -39,10 +39,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
         """Return x (batch, sequence, hidden) after both sub-layers."""
-        if not self.recomputes_all:
-            return self._compute(x, rotation)
-        output: Tensor = checkpoint(self._compute, x, rotation, use_reentrant=False, preserve_rng_state=False)
-        return output
+        return recomputed(self._compute, x, rotation) if self.recomputes_all else self._compute(x, rotation)
 
     def _compute(self, x: Tensor, rotation: Rotation) -> Tensor:
         normalised = self.attention_norm(x)
