@@ -1,5 +1,6 @@
 """The fit: parameters decide what they say, known values are found again, and nothing else has influence."""
 
+import csv
 import itertools
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from gnomon.cli import plan_fit
 from gnomon.plan.arrays import stack
 from gnomon.plan.cases import Cases
 from gnomon.plan.evaluate import evaluate
+from gnomon.plan.published.columns import is_outcome
 from gnomon.plan.published.fit import fit
 from gnomon.plan.published.held_out import Study
 from gnomon.plan.published.observations import Observations, observe
@@ -238,3 +240,15 @@ def test_a_state_of_another_table_is_refused(tmp_path: Path) -> None:
     result = run(str(FILE), "--state", str(state))
     assert result.exit_code != 0
     assert "belongs to another table" in str(result.exception)
+
+
+def test_a_table_without_outcomes_is_refused(tmp_path: Path) -> None:
+    rows = [{k: None if is_outcome(k) else v for k, v in row.items()} for row in read_table(FILE).rows()]
+    path = tmp_path / "results.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    result = run(str(path))
+    assert result.exit_code != 0
+    assert "has an outcome to fit to; give one of the columns step_time_s, tokens_per_s" in str(result.exception)

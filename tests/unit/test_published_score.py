@@ -123,6 +123,7 @@ HEADER = "id,source,hardware,n_accel,n_layers,hidden,n_heads,vocab,seq_len,gbs"
         (b"a,b\n1,2\n", "no column 'id'"),
         (HEADER.replace(",hidden", ",hiden").encode() + b"\n", "no column 'hidden'.*Did you mean 'hiden'"),
         (HEADER.encode() + b"\n", "a header and no rows"),
+        (HEADER.encode() + b"\n\n\n", "a header and no rows"),
         (HEADER.encode() + b"\nx" + b",1" * 9 + b"\ny" + b",1" * 9 + b"\nx" + b",1" * 9, "'x' stands in rows 1, 3"),
     ],
 )
@@ -133,6 +134,13 @@ def test_files_that_are_no_table(tmp_path: Path, content: bytes, words: str) -> 
         read_table(path)
     assert re.search(words, str(caught.value), re.DOTALL)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n\r\n", b"," * 9 + b"\n", b"  \n"])
+def test_blank_last_lines_are_ignored(tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "results.csv"
+    path.write_bytes(HEADER.encode() + b"\nx" + b",1" * 9 + b"\n" + end)
+    assert [row["id"] for row in read_table(path).rows()] == ["x"]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ OUTCOMES = (
     "mem_gb_per_accel",
 )
 NEVER_READ = (*OUTCOMES, "notes")
+SILENT = r"n/?a|unknown|[-–—?]+|(?:not|un)[ -]?(?:stated|specified|reported|known|given|applicable)|silent|default"
 REQUIRED = ("id", "source", "hardware", "n_accel", "n_layers", "hidden", "n_heads", "vocab", "seq_len", "gbs")
 
 
@@ -68,3 +70,9 @@ def text(row: Mapping[str, Any], column: str) -> str:
     """Return the text in a column in lower case, empty when it is blank."""
     value = row.get(column)
     return "" if value is None else str(value).strip().lower()
+
+
+def statement(row: Mapping[str, Any], column: str) -> str:
+    """Return the text in a column in lower case, empty too where it only says that the source is silent."""
+    found = text(row, column)
+    return "" if re.fullmatch(SILENT, found) else found

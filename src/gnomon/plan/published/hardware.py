@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from gnomon.errors import CatalogError, PlanError
+from gnomon.plan.published.accelerators import accelerator_of
 from gnomon.plan.published.columns import integer, text
+from gnomon.plan.published.interconnect import Interconnect, read_interconnect
 from gnomon.spec import ClusterSpec, NetworkTier
-from gnomon.spec.catalog import cluster_from_mapping, list_accelerators, list_clusters, load_cluster
+from gnomon.spec.catalog import cluster_from_mapping, list_clusters, load_accelerator, load_cluster
 
 Row = Mapping[str, Any]
+Tiers = tuple[NetworkTier, ...]
 
 # the machine that a row means when it names only the accelerator
 USUAL_CLUSTERS = {
@@ -23,7 +26,7 @@ USUAL_CLUSTERS = {
     "h100-96gb-hbm2e": "dgx-h100",
     "h200": "dgx-h200",
     "h800": "hgx-h800",
-    "a800": "hgx-a800",
+    "a800-80gb": "hgx-a800",
     "b200": "dgx-b200",
     "b300": "dgx-b300",
     "gb200": "gb200-nvl72",
@@ -54,81 +57,139 @@ NAMED_CLUSTERS = {
 }
 DATA_CENTRE_TIER_BYTES_PER_S = 100e9 / 8 / 4  # TPU slices: 100 Gb/s per host of four chips
 UNBOUNDED = 1_000_000
+# ring, simple protocol, as the tiers of the catalog: src/graph/tuning.cc of https://github.com/NVIDIA/nccl
+PCIE_LATENCY_S, LINK_LATENCY_S, NETWORK_LATENCY_S = 5.7e-6, 3.4e-6, 14.0e-6
 
 
-def accelerator_of(row: Row) -> str:
-    """Return the catalog name of a row's hardware; raise PlanError when the catalog does not know it."""
-    stated = text(row, "hardware").split("(")[0].strip()
-    known = list_accelerators()
-    plain = re.sub(r"[^a-z0-9]+", "-", stated).strip("-")
-    candidates = [plain, re.sub(r"-sxm.*|-\d+gb.*|-ironwood", "", plain)]
-    candidates += [f"{candidates[1]}-sxm", f"{candidates[1]}-80gb", f"{candidates[1]}-32gb"]
-    memory = re.search(r"96gb-hbm2e", plain)
-    if memory:
-        candidates.insert(0, "h100-96gb-hbm2e")
-    for name in candidates:
-        if name in known:
-            return name
-    raise PlanError(f"hardware is {row.get('hardware')!r}, which the catalog does not know")
+def cluster_of(row: Row, remarks: list[str]) -> ClusterSpec:
+    """Return the machine: accelerators, nodes, and tiers; raise PlanError for unknown hardware.
 
-
-def cluster_of(row: Row) -> ClusterSpec:
-    """Return the machine: accelerators, nodes, and tiers; raise PlanError for unknown hardware."""
-    accelerator = accelerator_of(row)
+    What was taken for want of a statement goes to `remarks`.
+    """
+    accelerator = accelerator_of(row, remarks)
     ranks = integer(row, "n_accel") or 1
-    note = " ".join(text(row, c) for c in ("interconnect_note", "zero_stage_or_fsdp"))
-    named = next((c for key, c in NAMED_CLUSTERS.items() if key in note), None)
-    name = named or USUAL_CLUSTERS.get(accelerator) or _cluster_with(accelerator)
-    if name is None and ranks == 1:
-        alone = {"name": accelerator, "accelerator": accelerator, "accelerators_per_node": 1}
-        return cluster_from_mapping(alone)
-    if name is None:
-        raise PlanError(f"hardware is {row.get('hardware')!r}, for which the catalog has no cluster")
-    try:
-        cluster = load_cluster(name)
-    except CatalogError as error:
-        raise PlanError(str(error)) from None
-    if cluster.accelerator.name != accelerator:
-        described = [tier.to_mapping() for tier in cluster.tiers]
-        cluster = cluster_from_mapping(
-            {
-                "name": cluster.name,
-                "accelerator": accelerator,
-                "accelerators_per_node": cluster.accelerators_per_node,
-                "tiers": described,
-            }
-        )
-    per_node = integer(row, "accel_per_node") or cluster.accelerators_per_node
-    tiers = _with_stated_rate(cluster, note, per_node)
+    cluster = _catalog_cluster(row, accelerator, remarks)
+    per_node = integer(row, "accel_per_node") or (cluster.accelerators_per_node if cluster else 1)
+    stated = read_interconnect(f"{row.get('interconnect_note') or ''}", per_node)
+    remarks += stated.remarks
+    stated = stated._replace(domain=stated.domain or _rack_of(row))
+    if cluster is None:
+        cluster = _generic_cluster(row, accelerator, stated, remarks)
+    tiers = _with_stated_rate(cluster.tiers, stated, per_node)
     if accelerator.startswith("tpu"):
-        tiers = _with_slices(tiers, note, ranks)
+        tiers = _with_slices(tiers, _note(row), stated, ranks, per_node)
+    else:
+        tiers = _with_domain(cluster, tiers, stated, per_node, ranks, remarks)
     tiers = (*tiers[:-1], tiers[-1].model_copy(update={"span": max(tiers[-1].span, UNBOUNDED)})) if tiers else ()
     nodes = -(-ranks // per_node)
     return cluster.model_copy(update={"accelerators_per_node": per_node, "num_nodes": nodes, "tiers": tiers})
 
 
-def _cluster_with(accelerator: str) -> str | None:
-    """Return the first cluster of the catalog with this accelerator."""
-    return next((name for name in list_clusters() if load_cluster(name).accelerator.name == accelerator), None)
+def _note(row: Row) -> str:
+    return " ".join(text(row, c) for c in ("interconnect_note", "zero_stage_or_fsdp"))
 
 
-def _with_stated_rate(cluster: ClusterSpec, note: str, per_node: int) -> tuple[NetworkTier, ...]:
+def _rack_of(row: Row) -> int | None:
+    """Return the accelerators of the rack that the hardware's name states (GB200-NVL72)."""
+    found = re.search(r"nvl(\d+)", text(row, "hardware"))
+    return int(found.group(1)) if found else None
+
+
+def _catalog_cluster(row: Row, accelerator: str, remarks: list[str]) -> ClusterSpec | None:
+    """Return the cluster that a row names, or the usual one of its accelerator; None when the catalog has none."""
+    named = next((c for key, c in NAMED_CLUSTERS.items() if key in _note(row)), None)
+    name = named or USUAL_CLUSTERS.get(accelerator)
+    if name is None:
+        name = next((n for n in list_clusters() if load_cluster(n).accelerator.name == accelerator), None)
+        if name is None:
+            return None
+        remarks.append(f"no machine is named: {accelerator} taken in the network of {name}")
+    try:
+        cluster = load_cluster(name)
+    except CatalogError as error:
+        raise PlanError(str(error)) from None
+    if cluster.accelerator.name == accelerator:
+        return cluster
+    return _built(cluster.name, accelerator, cluster.accelerators_per_node, cluster.tiers)
+
+
+def _built(name: str, accelerator: str, per_node: int, tiers: Tiers) -> ClusterSpec:
+    described = [tier.to_mapping() for tier in tiers]
+    return cluster_from_mapping(
+        {"name": name, "accelerator": accelerator, "accelerators_per_node": per_node, "tiers": described}
+    )
+
+
+def _generic_cluster(row: Row, accelerator: str, stated: Interconnect, remarks: list[str]) -> ClusterSpec:
+    """Return nodes made of what is known: the link that the note states, else PCIe of the catalog, and the network.
+
+    Raises PlanError when the rate is unknown of what connects the accelerators, or the nodes.
+    """
+    ranks, per_node = integer(row, "n_accel") or 1, integer(row, "accel_per_node")
+    if ranks == 1:
+        return _built(accelerator, accelerator, 1, ())
+    silent = f"hardware is {row.get('hardware')!r}, for which the catalog has no cluster"
+    if per_node is None:
+        raise PlanError(f"{silent}, and accel_per_node is blank")
+    pcie = load_accelerator(accelerator).host_bandwidth_bytes_per_s
+    link, network = stated.link_bytes_per_s or pcie, stated.node_bytes_per_s
+    if link is None and network is None:
+        raise PlanError(f"{silent}; neither the rate of its links nor that of its network is known")
+    if ranks > per_node and network is None:
+        raise PlanError(f"{silent}, and interconnect_note states no rate of the network between nodes of {per_node}")
+    tiers, parts = list[NetworkTier](), list[str]()
+    if link is not None and per_node > 1:
+        what, latency = ("link", LINK_LATENCY_S) if stated.link_bytes_per_s else ("PCIe", PCIE_LATENCY_S)
+        tiers.append(NetworkTier(name=what, span=per_node, bandwidth_bytes_per_s=link, latency_s=latency))
+        parts.append(f"{what} of {link / 1e9:g} GB/s per direction")
+    if network is not None:
+        rate = network / per_node
+        tiers.append(
+            NetworkTier(name="network", span=UNBOUNDED, bandwidth_bytes_per_s=rate, latency_s=NETWORK_LATENCY_S)
+        )
+        parts.append(f"a network of {network * 8 / 1e9:g} Gb/s per node" + " within nodes too" * (link is None))
+    remarks.append(f"the catalog has no cluster of {accelerator}: nodes of {per_node} with {' and '.join(parts)}")
+    return _built(f"{accelerator}-node", accelerator, per_node, tuple(tiers))
+
+
+def _with_stated_rate(tiers: Tiers, stated: Interconnect, per_node: int) -> Tiers:
     """Return the tiers with the network's rate per node that the row states, shared by the node's accelerators."""
-    stated = re.search(r"(\d+)\s*(?:gb/s|gbps|gbit/s)", note)
-    if stated is None or len(cluster.tiers) < 2:
-        return cluster.tiers
-    rate = float(stated.group(1)) * 1e9 / 8.0 / per_node
-    *inner, outer = cluster.tiers
-    return (*inner, outer.model_copy(update={"bandwidth_bytes_per_s": rate}))
+    if stated.node_bytes_per_s is None or len(tiers) < 2:
+        return tiers
+    return (*tiers[:-1], tiers[-1].model_copy(update={"bandwidth_bytes_per_s": stated.node_bytes_per_s / per_node}))
 
 
-def _with_slices(tiers: tuple[NetworkTier, ...], note: str, ranks: int) -> tuple[NetworkTier, ...]:
+def _with_domain(
+    cluster: ClusterSpec, tiers: Tiers, stated: Interconnect, per_node: int, ranks: int, remarks: list[str]
+) -> Tiers:
+    """Return the tiers with an innermost one of the domain that the row names, else of no more than its nodes have.
+
+    A tier that spans more than a node in the catalog (a rack) is not cut by `accel_per_node`.
+    """
+    if len(tiers) < 2:
+        return tiers
+    inner, *outer = tiers
+    span = inner.span
+    if stated.domain:
+        span = stated.domain
+    elif span == cluster.accelerators_per_node:
+        span = min(span, per_node)
+        if span < min(per_node, ranks):
+            remarks.append(
+                f"accel_per_node={per_node} is more than {inner.name} joins in {cluster.name}, {span}: "
+                "beyond them the network is priced"
+            )
+    return (inner.model_copy(update={"span": span}), *[tier for tier in outer if tier.span > span])
+
+
+def _with_slices(tiers: Tiers, note: str, stated: Interconnect, ranks: int, per_node: int) -> Tiers:
     """Return the tiers of TPU slices: torus inside, data-centre network between several."""
     slices = re.search(r"(\d+)\s*(?:x\s*v\d|slice)", note)
     count = int(slices.group(1)) if slices else 1
+    if not tiers:
+        return tiers
     if count <= 1:
         return (tiers[0].model_copy(update={"span": max(ranks, tiers[0].span)}),)
-    outer = NetworkTier(
-        name="data-centre network", span=UNBOUNDED, bandwidth_bytes_per_s=DATA_CENTRE_TIER_BYTES_PER_S, latency_s=3e-5
-    )
+    rate = stated.node_bytes_per_s / per_node if stated.node_bytes_per_s else DATA_CENTRE_TIER_BYTES_PER_S
+    outer = NetworkTier(name="data-centre network", span=UNBOUNDED, bandwidth_bytes_per_s=rate, latency_s=3e-5)
     return (tiers[0].model_copy(update={"span": max(1, ranks // count)}), outer)

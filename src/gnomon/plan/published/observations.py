@@ -13,7 +13,7 @@ from gnomon.errors import PlanError
 from gnomon.plan.arrays import Array, stack
 from gnomon.plan.cases import Cases
 from gnomon.plan.evaluate import evaluate
-from gnomon.plan.published.columns import text
+from gnomon.plan.published.columns import OUTCOMES, text
 from gnomon.plan.published.memory_kinds import memory_kind
 from gnomon.plan.published.predict import Prediction, Prepared, memory_of, predict, prepare, step_time_s
 from gnomon.plan.published.rows import Problem
@@ -74,7 +74,10 @@ class Observations:
 
 
 def observe(rows: Iterable[Row], progress: Callable[[int], None] | None = None) -> Observations:
-    """Return what the rows say; those that are refused are left out. Raises PlanError when none is left."""
+    """Return what the rows say; those that are refused are left out. Raises PlanError when none is left.
+
+    Also when none of them states an outcome, from which nothing can be learned.
+    """
     kept: list[Row] = []
     prepared: list[Prepared] = []
     for count, row in enumerate(rows, start=1):
@@ -88,6 +91,11 @@ def observe(rows: Iterable[Row], progress: Callable[[int], None] | None = None) 
     if not kept:
         raise PlanError("No row of the table can be predicted; gnomon plan validate says why.")
     found = [_measured(row, prediction) for row, prediction in zip(kept, predict(kept), strict=True)]
+    if not np.isfinite(found).any():
+        raise PlanError(
+            "No row of the table that can be predicted has an outcome to fit to; "
+            f"give one of the columns {', '.join(OUTCOMES)}."
+        )
     return Observations(
         rows=tuple(kept),
         problems=tuple(p.problem for p in prepared),

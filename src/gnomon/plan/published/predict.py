@@ -15,8 +15,9 @@ from gnomon.plan.evaluate import Evaluation, evaluate
 from gnomon.plan.published.columns import configuration, integer, number, text
 from gnomon.plan.published.conventions import OURS, TokenFlops, convention_of
 from gnomon.plan.published.memory_kinds import MemoryKind, memory_kind
-from gnomon.plan.published.rows import Problem, problem_of
+from gnomon.plan.published.rows import Problem, read_row
 from gnomon.plan.schedule import SCHEDULES, supported
+from gnomon.plan.stages import stage_layers
 from gnomon.spec.device_rates import operand_dtype
 
 Row = Mapping[str, Any]
@@ -79,11 +80,11 @@ def prepare(row: Row) -> Prepared:
     row = configuration(row)
     _check_numbers(row)
     try:
-        problem = problem_of(row)
+        problem, taken = read_row(row)
         cases = Cases.of(*problem)
     except GnomonError as error:
         raise PlanError(str(error)) from None
-    remarks = []
+    remarks = list(taken)
     if integer(row, "n_heads") is None:
         remarks.append(f"n_heads is blank: taken as {problem.model.num_heads}")
     batch, workload, dp = integer(row, "gbs"), problem.workload, problem.layout.dp
@@ -91,6 +92,13 @@ def prepare(row: Row) -> Prepared:
         remarks.append(
             f"gbs is no multiple of dp x micro-batch = {dp} x {workload.micro_batch}: "
             f"the busiest rank runs {workload.accumulation(dp)} micro-batches"
+        )
+    pp, layers = problem.layout.pp, problem.model.num_layers
+    if layers % pp:
+        stages = stage_layers(cases)
+        busiest = float(np.max([stages.first, stages.last] if pp == 2 else list(vars(stages).values())))
+        remarks.append(
+            f"pp={pp} does not divide the {layers} layers: the busiest stage is priced, of {busiest:g} layers"
         )
     if not _supported(cases):
         padded = _padded(cases)

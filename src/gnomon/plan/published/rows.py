@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 from gnomon.errors import GnomonError, PlanError
 from gnomon.plan.published.columns import integer, number, text
 from gnomon.plan.published.hardware import cluster_of
-from gnomon.plan.published.stacks import recompute_of, stack_of, storage_of, zero_of
+from gnomon.plan.published.pipelines import schedule_of
+from gnomon.plan.published.precisions import precision_of
+from gnomon.plan.published.recomputation import recompute_of
+from gnomon.plan.published.stacks import stack_of, storage_of, zero_of
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 Row = Mapping[str, Any]
@@ -32,22 +35,29 @@ def problem_of(row: Row) -> Problem:
 
     Blank columns take the documented default of the row's software stack.
     """
+    return read_row(row)[0]
+
+
+def read_row(row: Row) -> tuple[Problem, tuple[str, ...]]:
+    """Return (the problem of a row, what was taken where the row leaves it open)."""
+    remarks = list[str]()
     try:
-        return _problem(row)
+        return _problem(row, remarks), tuple(remarks)
     except PlanError:
         raise
     except GnomonError as error:
         raise PlanError(str(error)) from None
 
 
-def _problem(row: Row) -> Problem:
-    if text(row, "task") == "lora":
+def _problem(row: Row, remarks: list[str]) -> Problem:
+    if "lora" in text(row, "task"):
         raise PlanError("LoRA fine-tuning is not priced: most weights get no gradient")
-    stack = storage_of(row, stack_of(row))
-    model = model_of(row)
-    layout = layout_of(row, stack)
-    workload = workload_of(row, layout, stack)
-    return Problem(model, cluster_of(row), layout, workload, stack)
+    model = model_of(row, remarks)
+    cluster = cluster_of(row, remarks)
+    stack = storage_of(row, stack_of(row, cluster.accelerator))
+    layout = layout_of(row, stack, model, cluster, remarks)
+    workload = workload_of(row, layout, stack, cluster)
+    return Problem(model, cluster, layout, workload, stack)
 
 
 def needed(row: Row, column: str) -> int:
@@ -58,7 +68,7 @@ def needed(row: Row, column: str) -> int:
     return value
 
 
-def model_of(row: Row) -> ModelSpec:
+def model_of(row: Row, remarks: list[str]) -> ModelSpec:
     """Return the network of a row."""
     hidden, vocab = needed(row, "hidden"), needed(row, "vocab")
     layers = integer(row, "n_layers") or _layers_from_parameters(row, hidden, vocab)
@@ -73,7 +83,7 @@ def model_of(row: Row) -> ModelSpec:
             "num_layers": layers,
             "hidden_size": hidden,
             "num_heads": heads,
-            "num_kv_heads": integer(row, "n_kv_heads") or heads,
+            "num_kv_heads": _key_heads(row, heads, remarks),
             "head_dim": integer(row, "head_dim") or hidden // heads,
             "ffn_hidden_size": integer(row, "ffn_hidden") or 4 * hidden,
             "vocab_size": vocab,
@@ -106,6 +116,18 @@ def usual_heads(hidden: int, gated: bool) -> int:
         return heads
     divisors = [n for n in range(1, hidden + 1) if hidden % n == 0]
     return min(divisors, key=lambda n: abs(math.log(hidden / n / 128)))
+
+
+def _key_heads(row: Row, heads: int, remarks: list[str]) -> int:
+    """Return the key heads: one with multi-query attention, as many as the others when nothing is stated."""
+    stated, kind = integer(row, "n_kv_heads"), text(row, "attn_type")
+    if stated:
+        return stated
+    if re.search(r"mqa|multi-?\s?query", kind):
+        return 1
+    if re.search(r"gqa|group", kind):
+        remarks.append("attn_type is gqa and n_kv_heads is blank: as many key heads as heads are taken")
+    return heads
 
 
 def _layers_from_parameters(row: Row, hidden: int, vocab: int) -> int:
@@ -156,7 +178,7 @@ def _mla(row: Row) -> dict[str, Any] | None:
     }
 
 
-def layout_of(row: Row, stack: StackSpec) -> Layout:
+def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec, remarks: list[str]) -> Layout:
     """Return how a row splits its model; data parallelism takes the ranks that the other ways leave."""
     ranks = needed(row, "n_accel")
     tp, pp, cp = (integer(row, name, 1) or 1 for name in ("tp", "pp", "cp"))
@@ -165,12 +187,12 @@ def layout_of(row: Row, stack: StackSpec) -> Layout:
     if ranks % inner:
         raise PlanError(f"tp x pp x cp = {tp} x {pp} x {cp} does not divide n_accel={ranks}")
     dp = ranks // inner
-    zero, shard = zero_of(row, stack, dp * cp)
-    vpp = integer(row, "vp_or_interleave", 1) or 1
-    schedule, interleave = _schedule(row)
+    _check_heads(row, model, tp)
+    zero, shard = zero_of(row, stack, dp * cp, cluster.accelerators_per_node, remarks)
+    schedule, vpp = schedule_of(row, pp, integer(row, "vp_or_interleave", 1) or 1, remarks)
     stated = integer(row, "sp")
     usual = stack.name not in ("megatron", "megatron-deepspeed")
-    recompute, share = recompute_of(row, stack)
+    recompute, share = recompute_of(row, stack, model.num_layers, remarks)
     return Layout.from_mapping(
         {
             "dp": dp,
@@ -179,7 +201,7 @@ def layout_of(row: Row, stack: StackSpec) -> Layout:
             "cp": cp,
             "ep": ep,
             "expert_tp": expert_tp,
-            "vpp": max(vpp, interleave) if pp > 1 and schedule == "1f1b" else 1,
+            "vpp": vpp if pp > 1 and schedule == "1f1b" else 1,
             "schedule": schedule,
             "sequence_parallel": usual if stated is None else bool(stated),
             "zero_stage": zero,
@@ -191,23 +213,16 @@ def layout_of(row: Row, stack: StackSpec) -> Layout:
     )
 
 
-def _schedule(row: Row) -> tuple[Any, int]:
-    """Return (schedule, chunks per rank) from its name in the table."""
-    name = text(row, "pp_schedule")
-    interleaved = re.search(r"(?:vpp|interleaved)\D*(\d+)", name)
-    if interleaved:
-        return "1f1b", int(interleaved.group(1))
-    if re.search(r"interleav|1f1b-?i\b", name):
-        return "1f1b", 2
-    for schedule in ("gpipe", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe"):
-        if schedule.replace("-", "") in name.replace("-", "").replace("_", ""):
-            return schedule, 1
-    if name.startswith(("zb", "zero")):
-        return "zb-h2" if "2p" in name else "zb-h1", 1
-    return "1f1b", 1
+def _check_heads(row: Row, model: ModelSpec, tp: int) -> None:
+    """Raise PlanError for stated heads that tp does not divide, as `gnomon plan` does; fewer key heads are copied."""
+    if integer(row, "n_heads") and model.num_heads % tp:
+        raise PlanError(f"tp={tp} does not divide n_heads={model.num_heads}")
+    keys = model.num_kv_heads
+    if integer(row, "n_kv_heads") and model.mla is None and keys % tp and tp % keys:
+        raise PlanError(f"tp={tp} does not divide n_kv_heads={keys}")
 
 
-def workload_of(row: Row, layout: Layout, stack: StackSpec) -> Workload:
+def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec) -> Workload:
     """Return what a row trains: batch, sequence, precision, attention."""
     seq_len = needed(row, "seq_len")
     micro_batch = integer(row, "mbs")
@@ -231,7 +246,7 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec) -> Workload:
             "seq_len": seq_len,
             "global_batch": micro_batch * layout.dp * steps,
             "micro_batch": micro_batch,
-            "precision": precision_of(row),
+            "precision": precision_of(row, cluster.accelerator),
             "stack": stack.name,
             "attention_kernel": None if flash is None else "flash" if flash else "unfused",
             "dropout": stack.name in ("megatron", "megatron-deepspeed") and not bool(integer(row, "gated_mlp", 0)),
@@ -244,23 +259,3 @@ def _usual_micro_batch(per_rank: float, pp: int) -> int:
     """Return the largest of 4, 2 and 1 that divides a rank's batch and leaves four micro-batches for each stage."""
     enough = 1 if pp == 1 else 4 * pp
     return next((size for size in (4, 2) if per_rank % size == 0 and per_rank / size >= enough), 1)
-
-
-def precision_of(row: Row) -> Any:
-    """Return the precision that a label of the table means; blank is bf16."""
-    label = text(row, "precision")
-    for key, precision in (
-        ("nvfp4", "nvfp4"),
-        ("fp4", "nvfp4"),
-        ("mx", "mxfp8"),
-        ("fp8", "fp8"),
-        ("bf16", "bf16"),
-        ("fp16", "fp16"),
-        ("tf32", "tf32"),
-        ("fp32", "fp32"),
-    ):
-        if key in label:
-            return "bf16" if precision == "fp16" and "bf16" in label else precision
-    if label:
-        raise PlanError(f"column precision is {row['precision']!r}, which names no known precision")
-    return "bf16"

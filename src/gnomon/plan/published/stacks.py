@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from gnomon.plan.published.columns import integer, text
-from gnomon.spec import StackSpec
+from gnomon.plan.published.columns import integer, statement, text
+from gnomon.plan.published.sharding import read_sharding
+from gnomon.spec import AcceleratorSpec, StackSpec
 from gnomon.spec.catalog import load_stack
 
 Row = Mapping[str, Any]
@@ -27,20 +28,21 @@ CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
 COMPILED = ("fms-fsdp", "compile")  # fms-fsdp compiles by default
 
 
-def stack_of(row: Row) -> StackSpec:
+def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
     """Return the software family that the columns name."""
     words = " ".join(text(row, c) for c in ("source", "source_url_or_repo_path", "zero_stage_or_fsdp", "overlap_notes"))
-    if "tpu" in text(row, "hardware") or "maxtext" in words:
+    if accelerator.kind == "tpu" or "maxtext" in words:
         return load_stack("xla")
     words = f"{words} {text(row, 'precision')}"
     if any(name in words for name in COMPILED) or ("torchtitan" in words and "fp8" in words):
         return load_stack("fsdp-compiled")
-    sharding = text(row, "zero_stage_or_fsdp")
+    sharding = read_sharding(statement(row, "zero_stage_or_fsdp"))
     split = (integer(row, "tp") or 1) * (integer(row, "pp") or 1) > 1
-    fully = "fsdp" in sharding and "fsdp=0" not in sharding
-    if "zero-3" in sharding or ("zero-3" in words and not split):
+    if sharding.family == "zero" and sharding.stage == 3:
         return load_stack("deepspeed")
-    if (fully or "hsdp" in sharding) and not split and not any(name in words for name in CORE):
+    if sharding.family != "fsdp" and re.search(r"zero[ _-]*(?:stage)?[ _-]*3", words) and not split:
+        return load_stack("deepspeed")
+    if sharding.family == "fsdp" and not split and not any(name in words for name in CORE):
         return load_stack("fsdp")
     year = integer(row, "year") or CLASSIC_UNTIL + 1
     unfused = integer(row, "flash_attention") == 0
@@ -58,48 +60,37 @@ def storage_of(row: Row, stack: StackSpec) -> StackSpec:
     elif "overlap_grad_reduce false" in notes:
         stack = stack.model_copy(update={"overlap_data": 0.0})
     stated = text(row, "grad_accum_dtype") or text(row, "precision")
-    if "fp32" in stated or "default" in stated:
+    if re.search(r"fp32|float32|default", stated):
         return stack.model_copy(update={"gradient_bytes": 4})
-    if "pure" in stated or text(row, "grad_accum_dtype") in ("bf16", "fp16"):
+    if "pure" in stated or text(row, "grad_accum_dtype") in ("bf16", "fp16", "bfloat16", "float16"):
         return stack.model_copy(update={"gradient_bytes": 2})
     return stack
 
 
-def recompute_of(row: Row, stack: StackSpec) -> tuple[Literal["none", "selective", "full"], float]:
-    """Return (what is recomputed, share of the layers), from the column or the family's default when it is blank.
+def zero_of(row: Row, stack: StackSpec, replicas: int, per_node: int, remarks: list[str]) -> tuple[Any, int | None]:
+    """Return (stage, ranks of one sharding group) from the column, or the family's default when it is silent.
 
-    Under FSDP "selective" means that some layers, or about every other product, are recomputed: half of them.
+    `replicas` are the ranks that have the same part of the model, dp x cp; `per_node` the accelerators of a node.
     """
-    stated = text(row, "recompute")
-    if not stated:
-        return ("none" if stack.name == "megatron-core" else "full"), 1.0
-    if stated.startswith(("none", "no", "false", "0")):
-        return "none", 1.0
-    if "selective" not in stated and "sac" not in stated:
-        return "full", 1.0
-    return ("full", 0.5) if stack.name.startswith("fsdp") else ("selective", 1.0)
-
-
-def zero_of(row: Row, stack: StackSpec, replicas: int) -> tuple[Any, int | None]:
-    """Return (stage, ranks of one sharding group) from the column, or the family's default when it is blank."""
-    stated = text(row, "zero_stage_or_fsdp")
-    stage = re.search(r"zero[- ]?(\d)", stated)
-    if stage:
-        return int(stage.group(1)), None
-    if stated in ("none", "0", "ddp"):
-        return 0, None
-    if "fsdp=0" in stated:
-        return 1, None
-    if (integer(row, "pp") or 1) > 1 and any(word in stated for word in ("fsdp", "shard", "hsdp")):
+    stated = read_sharding(statement(row, "zero_stage_or_fsdp"))
+    usual = {"megatron": 0, "megatron-deepspeed": 0, "megatron-core": 1}.get(stack.name, 3)
+    if stated.stage is None:
+        if not stated.known:
+            words = str(row.get("zero_stage_or_fsdp")).strip()
+            remarks.append(f"zero_stage_or_fsdp {words!r} names no known sharding: stage {usual} of {stack.name} taken")
+        return usual, None
+    if stated.family != "zero" and (integer(row, "pp") or 1) > 1:
         # between stages the weights stay gathered until the last micro-batch (torchtitan; Llama 3, arXiv 2407.21783)
-        return 1, None
-    if "hsdp" in stated:
-        return 3, _divisor(replicas, integer(row, "accel_per_node") or 8)
-    if any(word in stated for word in ("fsdp", "shard", "gemini")):
-        group = re.search(r"fsdp\s*(\d+)|(\d+)-way", stated)
-        return 3, _divisor(replicas, int(group.group(1) or group.group(2))) if group else None
-    return {"megatron": 0, "megatron-deepspeed": 0, "megatron-core": 1}.get(stack.name, 3), None
-
-
-def _divisor(replicas: int, wanted: int) -> int | None:
-    return wanted if replicas % wanted == 0 else None
+        return min(stated.stage, 1), None
+    cp = integer(row, "cp") or 1
+    wanted = (stated.group or 0) * (cp if stated.of_data else 1)
+    if stated.in_node:
+        wanted = min(replicas, max(1, per_node // (integer(row, "tp") or 1)))
+        if re.search(r"\d\s*[x×]\s*\d", text(row, "zero_stage_or_fsdp")):
+            remarks.append(f"zero_stage_or_fsdp has two numbers without names: sharded over the {wanted} of a node")
+    if stated.stage == 0 or not wanted:
+        return stated.stage, None
+    if replicas % wanted:
+        remarks.append(f"groups of {wanted} ranks that shard do not divide dp x cp = {replicas}: sharded over all")
+        return stated.stage, None
+    return stated.stage, wanted

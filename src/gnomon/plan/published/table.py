@@ -50,10 +50,20 @@ def read_table(path: Path) -> Table:
         check_columns(frame.columns)
     except PlanError as error:
         raise PlanError(f"'{path}': {error}") from None
+    frame = _without_blank_end(frame)
     if frame.height == 0:
         raise PlanError(f"'{path}' has a header and no rows; there is nothing to predict.")
     _check_ids(frame, path)
     return Table(frame, str(path))
+
+
+def _without_blank_end(frame: DataFrame) -> DataFrame:
+    """Return the rows up to the last one with text in it: spreadsheets and editors leave blank lines at the end."""
+    import polars
+
+    filled = polars.any_horizontal(polars.all().str.strip_chars().fill_null("") != "")
+    last = frame.select(filled.arg_true().max()).item()
+    return frame.head(0 if last is None else last + 1)
 
 
 def _check_ids(frame: DataFrame, path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Which precision a label means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gnomon.errors import PlanError
+from gnomon.plan.published.columns import statement
+from gnomon.spec import AcceleratorSpec
+
+Row = Mapping[str, Any]
+# in the order of preference where a label has several
+LABELS = (
+    (r"fp4", "nvfp4"),
+    (r"mx", "mxfp8"),
+    (r"fp8|float8|e4m3", "fp8"),
+    (r"bf16|bfloat16", "bf16"),
+    (r"fp16|(?<!b)float16|\bhalf\b", "fp16"),
+    (r"tf32", "tf32"),
+    (r"fp32|float32", "fp32"),
+)
+
+
+def precision_of(row: Row, accelerator: AcceleratorSpec) -> Any:
+    """Return the precision that a label of the table means.
+
+    Silent or "mixed" is bf16, or fp16 on an accelerator without bf16 (V100).
+    """
+    label = statement(row, "precision")
+    for pattern, precision in LABELS:
+        if re.search(pattern, label):
+            return precision
+    if label and not re.search(r"\bmixed\b|\bamp\b|\b16[- ]?bit\b", label):
+        raise PlanError(f"column precision is {row['precision']!r}, which names no known precision")
+    lacks_bf16 = accelerator.peak("bf16") is None and accelerator.peak("fp16") is not None
+    return "fp16" if lacks_bf16 else "bf16"

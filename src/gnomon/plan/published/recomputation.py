@@ -1,0 +1,59 @@
+"""What a row computes again in the backward pass, and in which share of its layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gnomon.plan.published.columns import integer, statement
+from gnomon.spec import StackSpec
+
+Row = Mapping[str, Any]
+Recompute = Literal["none", "selective", "full"]
+NOTHING = r"(?:none|no|not|off|disabled|false|0|without|never)\b"
+# the policies of MaxText keep the outputs of some products; "sac" is PyTorch's selective activation checkpointing
+SELECTIVE = r"selective|\bsac\b|minimal|\bsave_\w+|\bcustom\b|\w+_offloaded"
+FULL = r"full|true|yes|\bon\b|^1$|enabled|\ball\b|layer|block|uniform|checkpoint|remat|recompute"
+ORDINALS = {"other": 2, "second": 2, "third": 3, "fourth": 4}
+
+
+def recompute_of(row: Row, stack: StackSpec, layers: int, remarks: list[str]) -> tuple[Recompute, float]:
+    """Return (what is recomputed, share of the layers), from the column or the family's default when it is silent.
+
+    Under FSDP "selective" means that some layers, or about every other product, are recomputed: half of them, unless
+    the column states the share.
+    """
+    stated = statement(row, "recompute")
+    if not stated:
+        return ("none" if stack.name == "megatron-core" else "full"), 1.0
+    share = _share(stated, layers)
+    if re.match(NOTHING, stated) or share == 0:
+        return "none", 1.0
+    if share is not None and re.search(r"\d+ layers?", stated) and (integer(row, "pp") or 1) > 1:
+        remarks.append(f"recompute {stated!r} is taken as {share:.0%} of all layers, not of a pipeline stage's")
+    if re.search(SELECTIVE, stated):
+        return ("full", share or 0.5) if stack.name.startswith("fsdp") else ("selective", share or 1.0)
+    if not re.search(FULL, stated) and share is None:
+        remarks.append(f"recompute {stated!r} is no known word: taken as full")
+    return "full", share or 1.0
+
+
+def _share(stated: str, layers: int) -> float | None:
+    """Return the share of the layers that a text states, None when it states none."""
+    percent = re.search(r"(\d+(?:\.\d+)?)\s*%\s*(?:of )?(?:the |all )?(?:\w+ )?layers?", stated)
+    if percent:
+        return min(1.0, float(percent.group(1)) / 100.0)
+    part = re.search(r"(\d+)\s*(?:/|of|out of)\s*(?:the |all )?(\d+)\s*(?:\w+ )?layers?", stated)
+    if part and int(part.group(2)):
+        return min(1.0, int(part.group(1)) / int(part.group(2)))
+    every = re.search(r"every (?:(\d+)(?:st|nd|rd|th)?|(other|second|third|fourth))\s+(?:\w+ )?layers?", stated)
+    if every:
+        return 1.0 / max(1, int(every.group(1) or ORDINALS[every.group(2)]))
+    if re.search(r"\bhalf (?:of )?(?:the )?layers", stated):
+        return 0.5
+    # Megatron's uniform method recomputes all layers, in blocks of so many
+    number = re.search(r"(\d+)\s*(?:transformer )?layers?\b|num[_-]layers\s*[=: ]\s*(\d+)", stated)
+    if number and "uniform" not in stated:
+        return min(1.0, int(number.group(1) or number.group(2)) / layers)
+    return None

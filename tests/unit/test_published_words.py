@@ -1,0 +1,208 @@
+"""What the words of single columns mean: sharding, recomputation, schedule, precision, attention."""
+
+import pytest
+
+from gnomon.errors import PlanError
+from gnomon.plan.published.predict import prepare
+from gnomon.plan.published.rows import read_row
+
+ROW = {
+    "id": "a", "source": "somebody", "year": "2024", "hardware": "A100-80GB", "accel_per_node": "8", "n_accel": "128",
+    "n_layers": "40", "hidden": "4096", "n_heads": "32", "vocab": "32000", "seq_len": "2048", "gbs": "256", "mbs": "1",
+    "precision": "bf16", "gated_mlp": "1", "ffn_hidden": "11008",
+}  # fmt: skip
+FULL, SELECTIVE, NOTHING = ("full", 1.0), ("selective", 1.0), ("none", 1.0)
+
+
+def read(**columns: object):
+    return read_row({**ROW, **{name: str(value) for name, value in columns.items()}})
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "group", "stack"),
+    [
+        ("FSDP1", 3, None, "fsdp"),
+        ("FSDP2", 3, None, "fsdp"),
+        ("FSDP v2", 3, None, "fsdp"),
+        ("FSDP2 (8-way)", 3, 8, "fsdp"),
+        ("FSDP=8", 3, 8, "fsdp"),
+        ("FSDP 8", 3, 8, "fsdp"),
+        ("8-way FSDP", 3, 8, "fsdp"),
+        ("FSDP 64 per slice", 3, 64, "fsdp"),
+        ("FSDP across 2 pods", 3, None, "fsdp"),
+        ("SHARD_GRAD_OP", 2, None, "fsdp"),
+        ("FULL_SHARD", 3, None, "fsdp"),
+        ("HYBRID_SHARD", 3, 8, "fsdp"),
+        ("HSDP", 3, 8, "fsdp"),
+        ("HSDP 16", 3, 16, "fsdp"),
+        ("dp_shard=8, dp_replicate=16", 3, 8, "fsdp"),
+        ("dp_shard=-1", 3, None, "fsdp"),
+        ("dp_shard=1, dp_replicate=128", 0, None, "megatron-core"),
+        ("FSDP (ZeRO-3)", 3, None, "fsdp"),
+        ("ZeRO-3", 3, None, "deepspeed"),
+        ("DeepSpeed ZeRO-3", 3, None, "deepspeed"),
+        ("ZeRO stage 3", 3, None, "deepspeed"),
+        ("stage 3", 3, None, "deepspeed"),
+        ("ZeRO3", 3, None, "deepspeed"),
+        ("3", 3, None, "deepspeed"),
+        ("zero_stage=2", 2, None, "megatron-core"),
+        ("ZeRO-1", 1, None, "megatron-core"),
+        ("distributed optimizer", 1, None, "megatron-core"),
+        ("FSDP 0", 1, None, "megatron-core"),
+        ("DDP (FSDP=0)", 1, None, "megatron-core"),
+        ("not stated", 1, None, "megatron-core"),
+        ("No sharding", 0, None, "megatron-core"),
+        ("none (DDP)", 0, None, "megatron-core"),
+        ("NO_SHARD", 0, None, "megatron-core"),
+        ("DDP", 0, None, "megatron-core"),
+        ("0", 0, None, "megatron-core"),
+    ],
+)
+def test_sharding(text: str, stage: int, group: int | None, stack: str) -> None:
+    problem, remarks = read(zero_stage_or_fsdp=text)
+    assert (problem.layout.zero_stage, problem.layout.shard_ranks, problem.stack.name) == (stage, group, stack)
+    assert remarks == ()
+
+
+@pytest.mark.parametrize("hardware", ["TPU7x", "Ironwood", "Trillium", "v5p"])
+def test_tpus_run_xla_however_they_are_called(hardware: str) -> None:
+    assert read(hardware=hardware, accel_per_node=4)[0].stack.name == "xla"
+
+
+def test_groups_of_torchtitan_have_the_ranks_of_context_parallelism_too() -> None:
+    assert read(zero_stage_or_fsdp="dp_shard=8, dp_replicate=8", cp=2)[0].layout.shard_ranks == 16
+    assert read(zero_stage_or_fsdp="HSDP", tp=2, accel_per_node=4)[0].layout.shard_ranks == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        ("FSDP 48", "groups of 48 ranks that shard do not divide dp x cp = 128: sharded over all"),
+        ("magic", "zero_stage_or_fsdp 'magic' names no known sharding: stage 1 of megatron-core taken"),
+        ("HSDP 16x8", "zero_stage_or_fsdp has two numbers without names: sharded over the 8 of a node"),
+    ],
+)
+def test_sharding_that_leaves_something_open(text: str, remark: str) -> None:
+    assert read(zero_stage_or_fsdp=text)[1] == (remark,)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "expected"),
+    [
+        *((word, {"year": 2021}, NOTHING) for word in ("off", "disabled", "no", "False", "none", "0", "no recompute")),
+        *((word, {"year": 2021}, FULL) for word in ("", "N/A", "unknown", "-", "not stated")),
+        *((word, {}, NOTHING) for word in ("", "n/a", "Unknown", "Not stated")),
+        *((word, {}, FULL) for word in ("full", "true", "yes", "full (HFU 57.8 % vs MFU 46.2 %)")),
+        *((word, {}, SELECTIVE) for word in ("selective", "minimal", "save_dot_except_mlp", "save_qkv_proj", "custom")),
+        ("full (50% of layers)", {}, ("full", 0.5)),
+        ("every 2nd layer", {}, ("full", 0.5)),
+        ("every other layer", {}, ("full", 0.5)),
+        ("block, 20 layers", {}, ("full", 0.5)),
+        ("10 of 40 layers", {}, ("full", 0.25)),
+        ("full, uniform, 1 layer", {}, FULL),
+        ("full (0% of layers)", {}, NOTHING),
+        ("selective", {"zero_stage_or_fsdp": "FSDP"}, ("full", 0.5)),
+        ("selective, every 4 layers", {"zero_stage_or_fsdp": "FSDP"}, ("full", 0.25)),
+    ],
+)
+def test_recomputation(text: str, columns: dict, expected: tuple) -> None:
+    problem, remarks = read(recompute=text, **columns)
+    assert (problem.layout.recompute, problem.layout.recompute_share) == expected
+    assert remarks == ()
+
+
+def test_recomputation_that_leaves_something_open() -> None:
+    assert read(recompute="magic")[1] == ("recompute 'magic' is no known word: taken as full",)
+    found = "recompute 'block, 20 layers' is taken as 50% of all layers, not of a pipeline stage's"
+    assert read(recompute="block, 20 layers", pp=2)[1] == (found,)
+
+
+@pytest.mark.parametrize(
+    ("name", "chunks", "schedule", "vpp"),
+    [
+        ("interleaved 1F1B", 5, "1f1b", 5),
+        ("interleaved 1F1B (vpp=5)", "", "1f1b", 5),
+        ("interleaved, 5 chunks", "", "1f1b", 5),
+        ("1F1B (non-interleaved)", "", "1f1b", 1),
+        ("AFAB", "", "gpipe", 1),
+        ("GPipe", "", "gpipe", 1),
+        ("N/A", 2, "1f1b", 2),
+    ],
+)
+def test_schedules(name: str, chunks: int | str, schedule: str, vpp: int) -> None:
+    problem, remarks = read(pp=4, pp_schedule=name, vp_or_interleave=chunks)
+    assert (problem.layout.schedule, problem.layout.vpp) == (schedule, vpp)
+    assert remarks == ()
+
+
+def test_schedules_that_leave_something_open() -> None:
+    problem, remarks = read(pp=4, pp_schedule="interleaved 1F1B")
+    assert problem.layout.vpp == 2
+    assert remarks == ("pp_schedule is interleaved and the number of chunks is not stated: taken as 2",)
+    assert read(pp=4, pp_schedule="Chimera")[1] == ("pp_schedule 'chimera' is no known schedule: priced as 1f1b",)
+    assert read(pp=1, pp_schedule="Chimera")[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("label", "hardware", "precision"),
+    [
+        ("bfloat16", "A100-80GB", "bf16"),
+        ("float16", "A100-80GB", "fp16"),
+        ("half", "A100-80GB", "fp16"),
+        ("mixed", "A100-80GB", "bf16"),
+        ("mixed", "V100-32GB", "fp16"),
+        ("", "A100-80GB", "bf16"),
+        ("", "V100-32GB", "fp16"),
+        ("fp16/bf16", "A100-80GB", "bf16"),
+        ("FP8-MX", "H100", "mxfp8"),
+        ("NVFP4", "B200", "nvfp4"),
+        ("float32", "A100-80GB", "fp32"),
+    ],
+)
+def test_precisions(label: str, hardware: str, precision: str) -> None:
+    assert read(precision=label, hardware=hardware)[0].workload.precision == precision
+
+
+@pytest.mark.parametrize("task", ["LoRA", "QLoRA fine-tuning", "sft (lora)"])
+def test_lora_is_refused(task: str) -> None:
+    with pytest.raises(PlanError, match="LoRA"):
+        read(task=task)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stated", "heads", "remarks"),
+    [
+        ("mqa", "", 1, ()),
+        ("multi-query", "", 1, ()),
+        ("mqa, parallel attn+mlp", "", 1, ()),
+        ("gqa", 8, 8, ()),
+        ("gqa", "", 32, ("attn_type is gqa and n_kv_heads is blank: as many key heads as heads are taken",)),
+        ("mha", "", 32, ()),
+    ],
+)
+def test_key_heads(kind: str, stated: int | str, heads: int, remarks: tuple) -> None:
+    problem, found = read(attn_type=kind, n_kv_heads=stated)
+    assert problem.model.num_kv_heads == heads
+    assert found == remarks
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"n_heads": 40, "hidden": 5120, "tp": 16}, "tp=16 does not divide n_heads=40"),
+        ({"n_heads": 48, "hidden": 6144, "n_kv_heads": 6, "tp": 8}, "tp=8 does not divide n_kv_heads=6"),
+    ],
+)
+def test_heads_that_do_not_split_are_refused(columns: dict, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        read(**columns)
+    assert read(n_kv_heads=4, tp=8)[0].layout.tp == 8  # fewer key heads than ranks are copied
+
+
+@pytest.mark.parametrize(("pp", "layers", "busiest"), [(4, 42, 11), (2, 41, 21), (2, 61, 31)])
+def test_stages_that_differ_are_remarked(pp: int, layers: int, busiest: int) -> None:
+    row = {**ROW, "pp": str(pp), "n_layers": str(layers)}
+    assert prepare(row).remarks == (
+        f"pp={pp} does not divide the {layers} layers: the busiest stage is priced, of {busiest} layers",
+    )
+    assert prepare({**row, "n_layers": "40"}).remarks == ()
