@@ -86,6 +86,29 @@ def test_an_unknown_launcher_is_named(tmp_path):
 
 
 @pytest.mark.functional
+@pytest.mark.torch_dist
+def test_two_ranks_print_their_result_as_json_and_name_the_step_that_fails(tmp_path):
+    (tmp_path / "steps.py").write_text(
+        "from pathlib import Path\nfrom gnomon.component import Component\n\n"
+        "class Give(Component):\n    def execute(self):\n        return [1, {'a': Path('b'), 'c': None}], 2.5\n\n"
+        "class Fail(Component):\n    def execute(self, *inputs):\n        raise ValueError('bad')\n"
+    )
+    (tmp_path / "give.yaml").write_text(
+        "pipeline: {_target_: gnomon.pipeline.Pipeline, steps: [{_target_: steps.Give}, {_target_: steps.Fail}]}\n"
+    )
+    command = (GNOMON, "exec-pipeline", "--config", "give.yaml", "--ranks", "2", "--json")
+    done = run(tmp_path, *command, "--steps", "Give")
+    assert json.loads(done.stdout)["result"] == [[1, {"a": "b", "c": None}], 2.5], done.stderr
+    failed = run(tmp_path, *command)
+    assert failed.returncode == 1
+    assert "Step 'Fail' (steps.Fail) failed: ValueError: bad, at steps.py:10" in failed.stderr
+    log = re.search(r"(/\S+?\.log)", failed.stderr)
+    assert log is not None, failed.stderr
+    assert "raise ValueError('bad')" in Path(log[1]).read_text()
+    shutil.rmtree(Path(log[1]).parents[1])
+
+
+@pytest.mark.functional
 def test_a_rank_that_dies_leaves_the_log_that_the_message_names(tmp_path):
     (tmp_path / "dying.py").write_text(
         "import os\nfrom gnomon.component import Component\n\n"

@@ -1,6 +1,7 @@
 """The command line: what it prints where, what it writes, and how it fails."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Fail(Component):
     def execute(self, *inputs):
         if self.kind == "interrupt":
             raise KeyboardInterrupt
+        if self.kind == "leave":
+            sys.exit(3)
         raise ZeroDivisionError("really")
 """
 PIPELINE = """\
@@ -265,13 +268,31 @@ def test_an_interruption_is_one_line(gnomon):
     assert (result[0], result[2]) == (130, "error: Interrupted.\n")
 
 
-def test_a_mistake_of_gnomons_own_leaves_its_traceback_in_a_file(gnomon, here, monkeypatch):
+def test_a_step_that_fails_is_named_and_leaves_its_traceback_in_a_file(gnomon, here, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(here))
     text = failure(gnomon("exec-pipeline", "-c", "work.yaml", "--pipe-key", "failing"))
-    assert "gnomon failed unexpectedly: ZeroDivisionError: really. The traceback is in" in text
+    assert re.match(
+        r"error: Step 'Fail' \(words\.Fail\) failed: ZeroDivisionError: really, at words\.py:\d+\. The traceback is",
+        text,
+    )
+    assert "unexpectedly" not in text
     (written,) = here.glob("gnomon-traceback-*.txt")
     assert str(written) in text
     assert "ZeroDivisionError: really" in written.read_text()
+
+
+def test_a_step_that_leaves_the_program_is_an_error(gnomon, here, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    text = failure(gnomon("exec-pipeline", "-c", "work.yaml", "--pipe-key", "failing", "kind=leave"))
+    assert "Step 'Fail' (words.Fail) failed: it left the program (SystemExit: 3) instead of returning" in text
+
+
+def test_a_step_that_fails_shows_its_traceback_when_debugging(gnomon, monkeypatch):
+    monkeypatch.setenv("GNOMON_LOG_LEVEL", "DEBUG")
+    code, _, text = gnomon("exec-pipeline", "-c", "work.yaml", "--pipe-key", "failing")
+    assert code == 1
+    assert 'raise ZeroDivisionError("really")' in text
+    assert "The traceback is above." in text
 
 
 def test_tracebacks_are_shown_when_debugging(gnomon, monkeypatch):

@@ -41,18 +41,20 @@ def test_the_adapter_rearranges_and_adds_literals():
         None,
     )
     assert Adapter([]).execute(1, 2) == ()
+    nested = Adapter([["INPUT_ARG#1", {"x": ("INPUT_ARG#0", 1)}], {"INPUT_ARG#0": []}])
+    assert nested.execute("a", "b") == (["b", {"x": ("a", 1)}], {"INPUT_ARG#0": []})
 
 
 def test_the_adapter_needs_its_inputs():
     with pytest.raises(PipelineError, match=r"uses INPUT_ARG#2, so it needs 3 inputs, but it was given 2"):
-        Adapter(["INPUT_ARG#0", "INPUT_ARG#2"]).execute(1, 2)
+        Adapter(["INPUT_ARG#0", {"x": ["INPUT_ARG#2"]}]).execute(1, 2)
 
 
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
         ("INPUT_ARG#0", "give a list"),
-        (["INPUT_ARG#x"], "'INPUT_ARG#x' in a policy has no number"),
+        ([{"x": "INPUT_ARG#x"}], "'INPUT_ARG#x' in a policy has no number"),
         (["INPUT_ARG#-1"], "has no number from 0"),
         (["INPUT_ARG#"], "has no number from 0"),
     ],

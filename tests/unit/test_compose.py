@@ -1,6 +1,7 @@
 """Composition, and the message of every way in which it fails."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,23 @@ def test_not_text(tmp_path):
 def test_a_configuration_that_contains_itself(tmp_path):
     (tmp_path / "loop.yaml").write_text("a: &a\n  b: *a\n")
     assert "refers to itself" in message(compose, tmp_path, "loop")
+
+
+@pytest.mark.parametrize("repeat", ["[{}]", "{{<<: [{}]}}"])
+def test_aliases_that_make_a_small_file_large(tmp_path, repeat):
+    levels = ["a0: &a0 {a: 1, b: 2, c: 3}"]
+    levels += [f"a{n}: &a{n} {repeat.format(', '.join([f'*a{n - 1}'] * 9))}" for n in range(1, 7)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(levels))
+    started = time.perf_counter()
+    assert "expands to more than 100000 values" in message(compose, tmp_path, "bomb")
+    assert time.perf_counter() - started < 5
+    (tmp_path / "small.yaml").write_text("\n".join(levels[:4]))
+    assert compose(tmp_path, "small").a1
+
+
+def test_a_configuration_that_is_nested_too_deeply(tmp_path):
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 5000 + "]" * 5000)
+    assert "nested too deeply" in message(compose, tmp_path, "deep")
 
 
 def test_defaults_that_are_not_there(tmp_path):

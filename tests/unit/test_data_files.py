@@ -112,6 +112,9 @@ def test_arrays_that_make_no_samples_are_refused(kind, keys, options, message, t
 def test_files_that_are_something_else_are_data_errors(kind, tmp_path):
     with pytest.raises(DataError, match=r"does not exist\. Set path to a"):
         kind(tmp_path / "nowhere", ["energy"])
+    path = stored(kind, tmp_path)
+    with pytest.raises(DataError, match=rf"is a pattern \(1 match, first '.*{path.name}'\).*Getter takes patterns"):
+        kind(tmp_path / f"{path.name[:-1]}?", ["energy"])
     (tmp_path / "text").write_text("hello")
     with pytest.raises(DataError, match="text' cannot be read as a"):
         kind(tmp_path / "text", ["energy"])
@@ -279,6 +282,21 @@ def test_webdataset_shards_that_do_not_fit_are_data_errors(shards, tmp_path):
     second.write_bytes(second.read_bytes()[:700])
     with pytest.raises(DataError, match=r"cut off within 's/006.cls'|cannot be read as a tar|has no 'cls'"):
         WebDataset(second, ["png", "cls"])
+
+
+def test_no_sample_of_a_shard_that_was_cut_off_is_lost_in_silence(tmp_path):
+    """Headers, contents and the two blocks of the end take 512 bytes each: the shard is whole with one of the end."""
+    whole = write_shard(tmp_path / "a.tar", {"0.cls": b"0", "1.cls": b"1"}).read_bytes()
+    shard = tmp_path / "cut.tar"
+    for size in range(0, 2560, 256):
+        shard.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"cut off (within|after) '[01].cls'|cannot be read as a tar file"):
+            WebDataset(shard, ["cls"])
+    shard.write_bytes(whole[:1024] + b"x" * 512 + whole[1536:])
+    with pytest.raises(DataError, match=r"is damaged after '0.cls': the end mark of a tar file is not there"):
+        WebDataset(shard, ["cls"])
+    shard.write_bytes(whole[:2560])
+    assert len(WebDataset(shard, ["cls"])) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from gnomon.errors import ConfigError, SpecError
 from gnomon.spec import Layout
 
 PARTS = """\
+from pathlib import Path
+from typing import Any, Literal
 from gnomon import component
 
 class Step(component.Component):
@@ -24,7 +26,12 @@ class Step(component.Component):
     def execute(self):
         return self.size
 
-def echo(*args, **kwargs):
+class Typed(Step):
+    def __init__(self, n: int = 1, rate: float | None = 0.5, on: bool = True, kind: Literal["mean", "sum"] = "sum",
+                 name: str = "a", old: int = None, path: str | Path = ".", of: "list[int]" = (), **more: Any):
+        self.size = n
+
+def echo(*args: int, **kwargs: int):
     return args, kwargs
 
 constant = 3
@@ -107,6 +114,30 @@ def test_a_noun_names_its_wrong_values():
 def test_wrong_arguments(arguments, words):
     config = OmegaConf.create({"pipeline": {"one": {"_target_": "parts.Step", **arguments}}})
     assert words in message(config.pipeline)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"n": "abc"}, "'p.n' is 'abc', but parts.Typed takes a whole number. Correct the value"),
+        ({"n": "5"}, "Write 5 without quotes."),
+        ({"n": 5.0}, "'p.n' is 5.0, but parts.Typed takes a whole number. Write 5."),
+        ({"n": None}, "'p.n' is null, but parts.Typed takes a whole number. Set it, or leave it out."),
+        ({"n": [1]}, "'p.n' is a list, but"),
+        ({"rate": "1e-3"}, "but parts.Typed takes a number or null. Write 0.001 without quotes."),
+        ({"on": "False"}, "but parts.Typed takes true or false. Write false without quotes."),
+        ({"kind": "men"}, "'p.kind' is 'men', but parts.Typed takes 'mean' or 'sum'. Did you mean 'mean'?"),
+        ({"name": 12}, "'p.name' is 12, but parts.Typed takes text. Put it into quotes: '12'."),
+    ],
+)
+def test_a_scalar_of_the_wrong_type_is_refused_where_a_component_is_annotated(arguments, words):
+    assert words in message(OmegaConf.create({"p": {"_target_": "parts.Typed", **arguments}}).p)
+
+
+def test_other_annotations_are_left_alone():
+    for arguments in ({"rate": 1}, {"rate": None}, {"on": 0}, {"old": None}, {"path": 3}, {"of": "x"}, {"else": "x"}):
+        assert instantiate({"_target_": "parts.Typed", **arguments}).size == 1
+    assert instantiate({"_target_": "parts.echo", "a": "text"})[1] == {"a": "text"}
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,47 @@ def test_what_cannot_be_stored_runs_again_and_is_said_once(capsys):
     assert "handle  is not cached and will run again: a builtins.generator has no safe form" in lines[0]
 
 
+class Draw(Component):
+    """Returns something else each time, in `form`."""
+
+    def __init__(self, form):
+        self.form = form
+
+    def execute(self):
+        RUNS.append("draw")
+        return {"set": set, "object": Drawn, "array": np.array}[self.form]([len(RUNS)])
+
+
+class Drawn:
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def __iter__(self):
+        return iter(self.numbers)
+
+
+class First(Component):
+    def execute(self, drawn):
+        return next(iter(drawn))
+
+
+@pytest.mark.parametrize(("form", "cached"), [("set", ["first"]), ("object", [])])
+def test_what_takes_from_a_step_that_could_not_be_stored_goes_by_what_it_is_given(form, cached):
+    pipeline = Pipeline({"draw": Draw(form), "first": First()}, cache=True, cache_dir="cache")
+    assert [pipeline.execute() for _ in range(3)] == [1, 2, 3]
+    RUNS.clear()
+    assert (pipeline.execute(), pipeline.cached) == (1, cached)  # a set has a content that can be compared
+
+
+def test_what_takes_from_a_step_whose_output_was_damaged_goes_by_the_new_one(folder):
+    pipeline = Pipeline({"draw": Draw("array"), "first": First()}, cache=True, cache_dir="cache")
+    assert [pipeline.execute(), pipeline.execute()] == [1, 1]
+    drawn = next(path for path in (folder / "cache/objects").iterdir() if np.load(path).shape)
+    drawn.write_bytes(b"damaged")
+    assert (pipeline.execute(), pipeline.cached) == (2, [])
+    assert (pipeline.execute(), pipeline.cached) == (2, ["draw", "first"])
+
+
 def test_what_cannot_be_compared_is_said_with_its_setting(capsys):
     pipeline = Pipeline({"scale": Load(size=iter([]))}, cache=True, cache_dir="cache")
     with pytest.raises(TypeError):
@@ -382,6 +423,7 @@ def test_a_damaged_entry_runs_again_and_is_said(folder, damage, capsys):
     capsys.readouterr()
     assert run()[:2] == (6, "ls" if damage in ("object", "gone") else "lst")
     assert "load  runs again: its cached output cannot be used" in capsys.readouterr().err
+    assert run() == (6, "", ["load", "scale", "total"])  # it was mended
 
 
 def test_a_path_or_run_that_is_gone_runs_again(folder):

@@ -8,6 +8,7 @@ import pytest
 from gnomon.component import Component
 from gnomon.errors import ConfigError, PipelineError, RunDirectoryError
 from gnomon.pipeline import Pipeline
+from gnomon.pipeline._failure import StepFailedError
 from gnomon.pipeline.job import build, compose_jobs, run_job
 from gnomon.pipeline.run import create_run, open_run, refuse_existing, require
 
@@ -108,6 +109,21 @@ def test_wrong_pipe_keys(pipe_key, error, words):
 def test_no_pipeline_at_all():
     with pytest.raises(ConfigError, match="neither training_pipeline nor pipeline"):
         build(job("~training_pipeline").config)
+
+
+def test_a_step_of_a_nested_pipeline_that_fails_is_named_with_where_it_is(project):
+    (project / "work.yaml").write_text(
+        "pipeline: {_target_: gnomon.pipeline.Pipeline, steps: {outer: {_target_: gnomon.pipeline.Pipeline, "
+        "steps: {make: {_target_: my_steps.Make, run_dir: a, size: x}, add: {_target_: my_steps.Add}}}}}"
+    )
+    (project / "my_steps.py").write_text(STEPS + "class Add(Component):\n    def execute(self, x):\n        x + 1\n")
+    with pytest.raises(StepFailedError) as caught:
+        run_job(job())
+    assert str(caught.value) == (
+        "Step 'outer.add' (my_steps.Add) failed: TypeError: can only concatenate str (not \"int\") to str, "
+        "at my_steps.py:17."
+    )
+    assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_a_multirun_gives_each_job_its_own_run_directory(project):

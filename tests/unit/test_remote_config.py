@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from itertools import pairwise
 from typing import ClassVar
 
 import pytest
@@ -28,6 +29,7 @@ FILES = {
     "/work.yaml": PIPELINE,
     "/folder/my%20work": PIPELINE,
     "/large.yaml": "a: " + "x" * 2**20,
+    "/bomb.yaml": "a: &a [1]\n" + "".join(f"{b}: &{b} [{f'*{a}, ' * 9}]\n" for a, b in pairwise("abcdefg")),
     "/broken.yaml": "a: [1,\nb: }",
     "/list.yaml": "[1, 2]",
     "/empty.yaml": "",
@@ -122,6 +124,7 @@ def test_a_sweep_fetches_once(server):
         ("/large.yaml", "more than 1048576 bytes"),
         ("/broken.yaml", "not valid YAML: line 2"),
         ("/list.yaml", "must hold a mapping of keys to values, found list"),
+        ("/bomb.yaml", "expands to more than 100000 values"),
         ("/latin.yaml", "is not text in UTF-8"),
         ("/page", "is a web page, not a YAML file"),
         ("/relative.yaml", r"builds on other configurations \(defaults: \[{'model': 'gpt'}\]\)"),

@@ -1,5 +1,6 @@
 """Sending later, each thing once; and the verbs `gnomon track` and `gnomon ui`."""
 
+import contextlib
 import csv
 import fcntl
 import json
@@ -14,14 +15,17 @@ from typer.testing import CliRunner
 
 from gnomon.cli import ui
 from gnomon.cli.main import app
-from gnomon.errors import ConfigError, GnomonError, TrackerWarning
+from gnomon.errors import ConfigError, GnomonError, InterruptedRunError, TrackerWarning
+from gnomon.runtime.environment import RankEnvironment
 from gnomon.track.base import Item, ItemRejectedError, Tracker
+from gnomon.track.collection import create_trackers
 from gnomon.track.conformance import create_forwarded, create_run
 from gnomon.track.context import DeliveryState, TrackerContext
 from gnomon.track.delivery import BATCH_LINES, Delivery
 from gnomon.track.download import write_csv
 from gnomon.track.jsonl import JsonlTracker
 from gnomon.track.mlflow import MLflowTracker, default_uri
+from gnomon.track.outcome import read_outcome
 from gnomon.track.places import Places
 from gnomon.track.settings import MLflowSettings, TrackerSettings
 from gnomon.track.sync import sync_run, unsent
@@ -207,6 +211,62 @@ def test_a_sender_that_is_killed_in_the_middle_sends_each_row_to_mlflow_once(tmp
     history = client.get_metric_history(memory["run_id"], "loss")
     assert sorted((point.step, point.value) for point in history) == [(step, 1 / step) for step in range(1, 3001)]
     assert len(client.search_runs([memory["experiment_id"]])) == 2
+
+
+KILLED_RUN = """
+import os, signal, sys, time
+from pathlib import Path
+from gnomon.track.conformance import create_forwarded
+tracker = create_forwarded(Path(sys.argv[1]), {"name": "mlflow", "close_timeout_s": 60})
+tracker.log({"step": 1, "loss": 1.0})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def mlflow_statuses(run) -> set[str]:
+    from mlflow import MlflowClient
+
+    memory = DeliveryState.load(Places(run.path), "mlflow", 0).memory
+    client = MlflowClient(default_uri(run.path))
+    return {client.get_run(memory[key]).info.status for key in ("run_id", "parent_run_id")}
+
+
+def test_mlflow_shows_that_a_run_was_killed_until_it_is_resumed_and_ends(tmp_path):
+    command = [sys.executable, "-c", KILLED_RUN, str(tmp_path)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    run = create_run(tmp_path)
+    for _ in range(600):
+        if DeliveryState.load(Places(run.path), "mlflow", 0).closed:
+            break  # the sender has gone on to the end
+        time.sleep(0.1)
+    with Places(run.path).lock("mlflow", 0).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    assert mlflow_statuses(run) == {"KILLED"}
+    tracker = create_trackers([], run, RankEnvironment.detect(), 2)  # resumed, and without MLflow this time
+    tracker.close()
+    sync_run(run)
+    assert mlflow_statuses(run) == {"FINISHED"}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(None, "finished"), (ValueError, "failed"), (InterruptedRunError, "killed"), (KeyboardInterrupt, "killed")],
+)
+def test_what_ends_a_run_is_its_outcome(tmp_path, error, outcome):
+    run = create_run(tmp_path)
+    with contextlib.suppress(KeyboardInterrupt, InterruptedRunError, ValueError):
+        try:
+            raise OSError("an earlier run failed, and this one is tried in its place")
+        except OSError:
+            tracker = create_trackers([], run, RankEnvironment.detect(), 2)
+            assert read_outcome(Places(run.path), 0) == "killed"  # as long as it says nothing else
+            try:
+                if error is not None:
+                    raise error
+            finally:
+                tracker.close()
+    tracker.close()
+    assert read_outcome(Places(run.path), 0) == outcome
 
 
 def test_a_parameter_that_mlflow_refuses_is_named_and_the_others_arrive(tmp_path):

@@ -18,6 +18,7 @@ import yaml
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.md"))
 FENCE = re.compile(r'^```(\w+)(?: title="([\w./-]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 DURATION = re.compile(r'^(✓ \S+  )[\d.]+ \S+$|^(\s+"\w+": )\d\.[\de.-]+(?=,?$)')
+TRACEBACK_FILE = re.compile(r"\S*gnomon-traceback-\w+\.txt")
 PROGRAMS = {
     "gnomon": [sys.executable, "-c", "from gnomon.cli.main import main; main()"],
     "python": [sys.executable],
@@ -55,7 +56,8 @@ def run_commands(block: str) -> str:
 
 
 def without_durations(text: str) -> list[str]:
-    return [DURATION.sub(r"\1\2TIME", line.rstrip()) for line in text.strip().splitlines()]
+    lines = (TRACEBACK_FILE.sub("gnomon-traceback-X", line.rstrip()) for line in text.strip().splitlines())
+    return [DURATION.sub(r"\1\2TIME", line) for line in lines]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -10,23 +10,12 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from gnomon.component.plain import jsonable
+
 
 def print_json(value: Any) -> None:
     """Print nouns, paths, mappings and lists as indented JSON on stdout."""
     print(json.dumps(jsonable(value), indent=2))
-
-
-def jsonable(value: Any) -> Any:
-    """Return plain JSON values for nouns, run directories, paths and containers; other objects as their text."""
-    if hasattr(value, "to_mapping"):
-        return value.to_mapping()
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(getattr(value, "path", value))
 
 
 def free_path(path: Path, force: bool) -> Path:

@@ -64,18 +64,29 @@ def _fail(message: str, exit_code: int) -> None:
 
 
 def _unexpected(error: Exception) -> str:
-    """Return the message for a mistake of gnomon's own; the traceback is shown when debugging, else written."""
+    """Return the message for a step that failed, or else for a mistake of gnomon's own."""
+    from gnomon.pipeline._failure import StepFailedError
+
+    place = _keep_traceback()
+    if isinstance(error, StepFailedError):
+        return f"{error} {place}"
+    reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".:")
+    return f"gnomon failed unexpectedly: {reason}. {place} Please report it."
+
+
+def _keep_traceback() -> str:
+    """Show the traceback when debugging, else write it to a file; return the sentence that says where it is."""
     import tempfile
 
     if _debugging():
         _print_traceback(sys.stderr)
-        place = "The traceback is above."
-    else:
+        return "The traceback is above."
+    try:
         with tempfile.NamedTemporaryFile("w", prefix="gnomon-traceback-", suffix=".txt", delete=False) as file:
             _print_traceback(file)
-        place = f"The traceback is in {file.name}; {LOG_LEVEL}=DEBUG shows it."
-    reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".:")
-    return f"gnomon failed unexpectedly: {reason}. {place} Please report it."
+    except OSError:  # a full disk must not hide the error
+        return f"{LOG_LEVEL}=DEBUG shows the traceback."
+    return f"The traceback is in {file.name}; {LOG_LEVEL}=DEBUG shows it."
 
 
 def _print_traceback(file: IO[str]) -> None:

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from gnomon.config._described import describe
 from gnomon.config._locate import locate
 from gnomon.config._project import make_importable
-from gnomon.config.trust import TrustPolicy, is_noun
+from gnomon.config._scalars import check_scalars
+from gnomon.config.trust import TrustPolicy, is_component, is_noun
 from gnomon.config.values import require_values, to_plain
 from gnomon.errors import ConfigError, GnomonError, UntrustedTargetError, did_you_mean
 
@@ -98,13 +99,16 @@ def _build(plain: Any, path: str, targets: dict[str, Callable[..., Any]]) -> Any
         raise ConfigError(f"'{_join(path, '_convert_')}' must be 'all': targets are given plain lists and dicts.")
     target = plain["_target_"]
     name = f"'{path}' ({target})" if path else f"'{target}'"
-    made = _call(targets[target], positional, values, name, partial=_flag(plain, "_partial_", False, path))
+    partial = _flag(plain, "_partial_", False, path)
+    _check_arguments(targets[target], positional, values, name, partial)
+    if is_component(targets[target]):
+        check_scalars(targets[target], values, path, target)
+    made = _call(targets[target], positional, values, name, partial)
     describe(made, plain, tuple(targets[each] for _, each in _targets(plain, path)))
     return made
 
 
 def _call(call: Callable[..., Any], args: list[Any], values: dict[str, Any], name: str, partial: bool) -> Any:
-    _check_arguments(call, args, values, name, partial)
     if partial:
         return functools.partial(call, *args, **values)
     try:

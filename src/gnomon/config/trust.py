@@ -27,8 +27,9 @@ TORCH_FUNCTIONS = frozenset(
 )
 # bases are compared by name, because torch and the nouns are slow to import
 NOUN = "gnomon.spec._noun.Noun"
+COMPONENT = "gnomon.component.base.Component"
 MODULE_BASES = ("torch.nn.modules.module.Module",)
-GNOMON_BASES = ("gnomon.component.base.Component", NOUN, *MODULE_BASES)
+GNOMON_BASES = (COMPONENT, NOUN, *MODULE_BASES)
 GNOMON_EXCLUDED = ("gnomon.launch",)
 FIRST_PARTY = {
     "gnomon": "Of gnomon, a configuration may name components, modules and nouns, and nothing in gnomon.launch.",
@@ -150,6 +151,11 @@ def _first_party_offers(top: str, found: Any) -> bool:
 def is_noun(found: Any) -> bool:
     """Whether `found` is a class of noun."""
     return inspect.isclass(found) and _has_base(found, NOUN)
+
+
+def is_component(found: Any) -> bool:
+    """Whether `found` is a class of component."""
+    return inspect.isclass(found) and _has_base(found, COMPONENT)
 
 
 def _has_base(found: type, name: str) -> bool:

@@ -13,7 +13,17 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from gnomon.data._optional import load_library
-from gnomon.data._samples import Array, Keys, check_key, check_lengths, check_numeric, make_sample, read_keys, to_tensor
+from gnomon.data._samples import (
+    Array,
+    Keys,
+    check_key,
+    check_lengths,
+    check_numeric,
+    expand_paths,
+    make_sample,
+    read_keys,
+    to_tensor,
+)
 from gnomon.errors import DataError
 
 
@@ -89,12 +99,23 @@ class StoredArrays(Dataset[Any]):
     def _file(self) -> Iterator[Any]:
         """Open the file for a moment: no process that is forked later may inherit it open."""
         if not self.path.exists():
-            raise DataError(f"'{self.path}' does not exist. Set path to {self.kind}.")
+            raise self._not_there()
         file = self._open()
         try:
             yield file
         finally:
             self._close(file)
+
+    def _not_there(self) -> DataError:
+        try:
+            matches = expand_paths(self.path)
+        except DataError:
+            return DataError(f"'{self.path}' does not exist. Set path to {self.kind}.")
+        reader = type(self).__name__
+        return DataError(
+            f"'{self.path}' is a pattern ({len(matches)} match, first '{matches[0]}'), and {reader} reads {self.kind} "
+            f"alone. {reader.replace('Dataset', 'Getter')} takes patterns and joins the samples."
+        )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

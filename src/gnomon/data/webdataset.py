@@ -147,13 +147,25 @@ def _samples(shard: int, path: Path) -> Iterator[tuple[str, dict[str, _Member]]]
 def _files(path: Path) -> Iterator[tarfile.TarInfo]:
     try:
         size = path.stat().st_size
-        with tarfile.open(path, mode="r:") as archive:
-            for member in archive:
-                if member.offset_data + member.size > size:
-                    raise DataError(f"'{path}' is cut off within '{member.name}'. Copy or download it again.")
-                if member.isreg():
-                    yield member
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            last = None
+            for last in archive:
+                if last.offset_data + last.size > size:
+                    raise DataError(f"'{path}' is cut off within '{last.name}'. Copy or download it again.")
+                if last.isreg():
+                    yield last
+            file.seek(archive.offset)
+            _check_end(file.read(tarfile.BLOCKSIZE), path, last)
     except (tarfile.TarError, OSError) as error:
         raise DataError(
             f"'{path}' cannot be read as a tar file: {error}. Shards must be complete and not compressed (gunzip them)."
         ) from None
+
+
+def _check_end(block: bytes, path: Path, last: tarfile.TarInfo | None) -> None:
+    """Raise DataError unless a block of zeros follows the last member: tarfile also stops where a file is cut off."""
+    if block == tarfile.NUL * tarfile.BLOCKSIZE:
+        return
+    how = "is damaged" if len(block) == tarfile.BLOCKSIZE else "is cut off"
+    where = "at its start" if last is None else f"after '{last.name}'"
+    raise DataError(f"'{path}' {how} {where}: the end mark of a tar file is not there. Copy or download it again.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gnomon.component import Component, monitored
 from gnomon.component.monitor import label_here, print_step
 from gnomon.errors import PipelineError
+from gnomon.pipeline._failure import marked_by_step
 from gnomon.pipeline._fit import Arguments, as_outputs, check_arguments, check_beforehand, check_result, take
 from gnomon.pipeline._wiring import Source, Wiring, final_steps
 
@@ -66,7 +67,7 @@ class Execution:
         check_arguments(label, step, given, sources)
         args = [value for source, value in given if source.parameter is None]
         kwargs = {source.parameter: value for source, value in given if source.parameter is not None}
-        with monitored(step, label) as timing:
+        with marked_by_step(step, label), monitored(step, label) as timing:
             result = step.execute(*args, **kwargs)
             check_result(label, step, result, self._takers(label))
         self._results[label] = result

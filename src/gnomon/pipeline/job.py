@@ -14,6 +14,7 @@ from gnomon.component import Component
 from gnomon.config import compose, expand_sweep, instantiate, is_url, locate_config, select, to_plain, to_yaml
 from gnomon.config.plugins import check_plugins, wanted_plugins
 from gnomon.errors import ConfigError, PipelineError, did_you_mean
+from gnomon.pipeline._failure import explained_failure
 from gnomon.pipeline.pipeline import Pipeline
 from gnomon.runtime.resolved import resolved_config
 
@@ -59,7 +60,10 @@ def compose_jobs(
 
 
 def run_job(job: Job, pipe_key: str | None = None, steps: str | None = None, trusted: Sequence[str] = ()) -> JobResult:
-    """Build the pipeline of a job and run it, or only the chosen `steps`; raise ConfigError or PipelineError.
+    """Build the pipeline of a job and run it, or only the chosen `steps`.
+
+    Raises ConfigError, PipelineError, any other GnomonError of a step, and StepFailedError where a step raised anything
+    else.
 
     Without `pipe_key` and `steps`, the configuration's own keys `pipe_key` and `pipe_steps` count. The steps find the
     resolved configuration in `gnomon.runtime.resolved.config_yaml`.
@@ -72,7 +76,7 @@ def run_job(job: Job, pipe_key: str | None = None, steps: str | None = None, tru
                 f"Choosing steps ({chosen}) needs a Pipeline, but the configuration has a {component.name}."
             )
         component = component.select(chosen)
-    with resolved_config(to_yaml(job.config)):
+    with resolved_config(to_yaml(job.config)), explained_failure(component):
         output = component.execute()
     run_dir = select(job.config, "run_dir")
     timings, cached = (component.timings, component.cached) if isinstance(component, Pipeline) else ({}, [])

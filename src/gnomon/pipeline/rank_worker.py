@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from gnomon.component.plain import jsonable
 from gnomon.config.resolvers import register_resolvers
 from gnomon.launch.rank_errors import report_rank_error
 from gnomon.pipeline.job import Job, run_job
@@ -28,12 +29,8 @@ def main() -> None:
         job = Job(config, request["overrides"])
         result = run_job(job, request["pipe_key"], request["steps"], request["trusted"])
         if RankEnvironment.detect().is_main:
-            document = {**asdict(result), "output": None if result.output is None else _as_text(result.output)}
+            document = {**asdict(replace(result, output=None)), "output": jsonable(result.output)}
             (folder / RESULT_FILE).write_text(json.dumps(document), encoding="utf-8")
-
-
-def _as_text(output: object) -> str:
-    return str(getattr(output, "path", output))
 
 
 if __name__ == "__main__":

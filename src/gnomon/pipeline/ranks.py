@@ -27,9 +27,9 @@ def run_job_on_ranks(
 ) -> JobResult:
     """Run the pipeline of a job on `ranks` processes started by `run` and return what rank 0 reported.
 
-    The output of the last step stays with the ranks; the result holds it as text. The logs of the ranks are copied to
-    the run directory when it ends, and also stay where they were if a rank has died. Raises what `run` raises, among
-    it the GnomonError that ended a rank.
+    The output of the last step stays with the ranks; the result holds what JSON can say of it. The logs of the ranks
+    are copied to the run directory when it ends, and also stay where they were if a rank has died. Raises what `run`
+    raises, among it the GnomonError that ended a rank.
     """
     folder = Path(tempfile.mkdtemp(prefix="gnomon-ranks-"))
     keep = False

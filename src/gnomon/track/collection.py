@@ -17,6 +17,7 @@ from gnomon.track.console import ConsoleTracker
 from gnomon.track.forwarder import Forwarder
 from gnomon.track.jsonl import JsonlTracker
 from gnomon.track.lines import read_lines
+from gnomon.track.outcome import OutcomeFile
 from gnomon.track.places import Places
 from gnomon.track.registry import load_tracker
 from gnomon.track.settings import RankSettings, TrackerSettings
@@ -28,9 +29,15 @@ class TrackerCollection(Tracker):
     A tracker that fails is left out from then on, with one warning; the others go on.
     """
 
-    def __init__(self, truth: Tracker | None, others: Mapping[str, tuple[TrackerSettings, Tracker]]) -> None:
+    def __init__(
+        self,
+        truth: Tracker | None,
+        others: Mapping[str, tuple[TrackerSettings, Tracker]],
+        outcome: OutcomeFile | None = None,
+    ) -> None:
         self.kinds = frozenset(KINDS)  # type: ignore[misc]
         self._truth = truth
+        self._outcome = outcome
         self._others = dict(others)
         self._forwarders = [tracker for _, tracker in self._others.values() if isinstance(tracker, Forwarder)]
 
@@ -63,10 +70,17 @@ class TrackerCollection(Tracker):
         for name, (_, tracker) in list(self._others.items()):
             self._attempt(name, tracker.flush)
 
+    def mark_failed(self) -> None:
+        """Take note that the run failed, for a loop that is not ours and closes the trackers later."""
+        if self._outcome is not None:
+            self._outcome.unless_told = "failed"
+
     def ask_to_close(self) -> None:
         """Write what is left and let the trackers begin to send the rest, without waiting for them."""
         if self._truth is not None:
             self._truth.close()
+        if self._outcome is not None:
+            self._outcome.close()
         for forwarder in self._forwarders:
             forwarder.ask_to_close()
 
@@ -108,11 +122,12 @@ def create_trackers(
         places.folder(rank).mkdir(parents=True, exist_ok=True)
         _drop_later_rows(places, rank)
     truth = JsonlTracker(places.metrics(rank), rank)
+    outcome = OutcomeFile(places, rank)
     others: dict[str, tuple[TrackerSettings, Tracker]] = {}
     for entry in wanted:
         if isinstance(entry, TrackerSettings):
             others[entry.name] = entry, _create(entry, places, environment, num_steps)
-    return TrackerCollection(truth, others)
+    return TrackerCollection(truth, others, outcome)
 
 
 def _create(settings: TrackerSettings, places: Places, environment: RankEnvironment, num_steps: int) -> Tracker:

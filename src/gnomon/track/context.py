@@ -10,6 +10,7 @@ from typing import Any
 
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.spec._noun import write_atomically
+from gnomon.track.outcome import Outcome
 from gnomon.track.places import Places
 
 
@@ -19,7 +20,8 @@ class TrackerContext:
 
     `leader` is the lowest rank that is tracked; `uid` names this run, this rank and this tracker and no other.
     `memory` holds JSON values, such as the id of the run on a server; it is saved after every batch, and given back
-    to the tracker of a resumed run. `next_step` is the first step of which nothing was sent yet.
+    to the tracker of a resumed run. `next_step` is the first step of which nothing was sent yet. `outcome` is how the
+    rank ended, when the tracker is closed.
     """
 
     run: RunDirectory
@@ -27,6 +29,7 @@ class TrackerContext:
     world_size: int = 1
     leader: int = 0
     next_step: int = 0
+    outcome: Outcome = "finished"
     uid: str = ""
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -42,7 +45,8 @@ class DeliveryState:
     """How far one tracker has come with the rows and items of one rank; a small JSON file.
 
     After a resume, rows are written a second time. While `repeated` is set, those before `last_step` were sent in the
-    first place and are passed over, and so are the next `repeats_left` of that step.
+    first place and are passed over, and so are the next `repeats_left` of that step. `outcome` is what the tracker was
+    told when it was `closed`.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +58,7 @@ class DeliveryState:
     repeated: bool = False
     repeats_left: int = 0
     closed: bool = False
+    outcome: str = ""
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
     memory: dict[str, Any] = field(default_factory=dict)
 

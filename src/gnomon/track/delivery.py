@@ -11,6 +11,7 @@ from typing import Any
 from gnomon.track.base import Item, ItemRejectedError, Kind, Tracker
 from gnomon.track.context import DeliveryState, TrackerContext
 from gnomon.track.lines import LineReader
+from gnomon.track.outcome import read_outcome
 from gnomon.track.places import Places
 from gnomon.track.settings import TrackerSettings
 
@@ -49,6 +50,11 @@ class Delivery:
         state = self.state
         return self._rows.size_bytes() - state.metrics_bytes + self._items.size_bytes() - state.items_bytes
 
+    def is_complete(self) -> bool:
+        """Return whether the tracker has everything, and how the run ended."""
+        is_closed = self.state.closed and self.state.outcome == read_outcome(self._places, self._rank)
+        return is_closed and self.pending_bytes() == 0
+
     def send_batch(self) -> bool:
         """Send a batch and return whether there was anything; raise what the tracker raises, having sent nothing."""
         tracker = self._connected()
@@ -70,11 +76,12 @@ class Delivery:
         return True
 
     def finish(self) -> None:
-        """Close the tracker, and remember that it was."""
+        """Close the tracker, which may tell how the run ended, and remember that it was."""
         tracker = self._connected()
+        self._context.outcome = read_outcome(self._places, self._rank)
         tracker.close()
         self._tracker = None
-        self.state.closed = True
+        self.state.closed, self.state.outcome = True, self._context.outcome
         self.save()
         self._rows.close()
         self._items.close()

@@ -15,7 +15,7 @@ from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.runtime.versions import describe_environment
 from gnomon.track.base import Item, Tracker
-from gnomon.track.collection import create_trackers
+from gnomon.track.collection import TrackerCollection, create_trackers
 from gnomon.track.registry import parse_trackers
 
 
@@ -92,7 +92,9 @@ class GnomonLogger(Logger):
             self._checkpoints = checkpoint_callback
 
     def finalize(self, status: str) -> None:
-        """Track the checkpoints that are left, and flush."""
+        """Track the checkpoints that are left, and flush; `status` is what Lightning says of the run."""
+        if status == "failed" and isinstance(self.tracker, TrackerCollection):
+            self.tracker.mark_failed()
         if self._checkpoints is not None:
             self._track_checkpoints(self._checkpoints)
             self._checkpoints = None

@@ -91,14 +91,15 @@ class MLflowTracker(Tracker):
             del self._metrics[:MAX_METRICS_PER_BATCH]
 
     def close(self) -> None:
-        """Send what is left and mark the runs as finished."""
+        """Send what is left and mark the runs as finished, failed or killed: the parent is what its leader is."""
         if not self._is_open:
             return
         self._is_open = False
         self.flush()
-        self._client.set_terminated(self._run_id)
+        status = self._context.outcome.upper()
+        self._client.set_terminated(self._run_id, status)
         if self._context.rank == self._context.leader:
-            self._client.set_terminated(self._context.memory["parent_run_id"])
+            self._client.set_terminated(self._context.memory["parent_run_id"], status)
 
     def _send(self, item: Item) -> None:
         client, run_id, path = self._client, self._run_id, artifact_path(item)

@@ -24,6 +24,10 @@ class Places:
         """Return the file with the items of a rank."""
         return self.folder(rank) / "items.jsonl"
 
+    def outcome(self, rank: int) -> Path:
+        """Return the file that says how a rank ended."""
+        return self.folder(rank) / "outcome.txt"
+
     def state(self, name: str, rank: int) -> Path:
         """Return the file that says how far a tracker has come with the rows and items of a rank."""
         return self.folder(rank) / f"{name}.json"

@@ -79,7 +79,7 @@ def _sync(places: Places, name: str, rank: int) -> SyncResult:
         )
     try:
         delivery = open_delivery(places, name, rank)
-        if delivery.pending_bytes() or not delivery.state.closed:
+        if not delivery.is_complete():
             while delivery.send_batch():
                 pass
             delivery.finish()

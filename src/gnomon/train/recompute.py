@@ -13,13 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from gnomon.runtime.scopes import RECOMPUTE_SCOPE
 
-_PLAIN: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-
 
 def recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """Return `function(*inputs)`, of which only the inputs are kept; `function` may not draw random numbers."""
-    scoped = {} if torch.compiler.is_compiling() else {"context_fn": _scopes}  # the compiler knows no such scopes
-    output: Tensor = checkpoint(function, *inputs, **_PLAIN, **scoped)
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if not torch.compiler.is_compiling():  # the compiler knows no such scopes
+        options["context_fn"] = _scopes
+    output: Tensor = checkpoint(function, *inputs, **options)
     return output
 
 

@@ -17,7 +17,8 @@ from gnomon.pipeline.cache.store import OutputStore, Stored
 class StepCache:
     """Looks outputs of steps up, and keeps them, under keys made of their code, settings and inputs.
 
-    What a step depends on is the key of the step before where that is kept too, and else the content of its output.
+    What a step depends on is the key of the step before, and what is kept under it, where that is kept too; else it is
+    the content of that step's output. A step that ran again counts by its new output, though its key is the old one.
     """
 
     def __init__(self, store: OutputStore, steps: frozenset[str], told: set[str]) -> None:
@@ -41,12 +42,17 @@ class StepCache:
             self.tell(label, f"runs again: its cached output cannot be used, {error}")
             return None
 
-    def save(self, label: str, key: str, value: Any) -> None:
-        """Keep an output; one that has no safe form is told of, once."""
+    def save(self, label: str, key: str, value: Any) -> str | None:
+        """Keep an output and return its digest; one that has no safe form is told of, once, and has none."""
         try:
-            self._store.save(key, label, value)
+            return self._store.save(key, label, value)
         except NotStorableError as error:
             self.tell(label, f"is not cached and will run again: {error}")
+            return None
+
+    def digest(self, key: str) -> str | None:
+        """Return the digest of the output that is kept under a key, None if there is none."""
+        return self._store.digest(key)
 
     def tell(self, label: str, message: str) -> None:
         """Print a message about a step, unless it was printed before."""
@@ -66,17 +72,21 @@ class CacheSession:
         self._components = components
         self._inputs = inputs
         self._keys: dict[str, str | None] = {}
+        self._digests: dict[str, str | None] = {}  # of the outputs that were loaded or saved in this execution
 
     def load(self, label: str, results: Mapping[str, Any]) -> Stored | None:
         """Return the output of an earlier execution of a step under the same conditions, None if there is none."""
         key = self._key(label, results) if self._cache.covers(label) else None
-        return None if key is None else self._cache.load(label, key)
+        found = None if key is None else self._cache.load(label, key)
+        if found is not None:
+            self._digests[label] = found.digest
+        return found
 
     def save(self, label: str, results: Mapping[str, Any]) -> None:
         """Keep the output of a step that has just run, where that is wanted and possible."""
         key = self._keys.get(label)
         if key is not None:
-            self._cache.save(label, key, results[label])
+            self._digests[label] = self._cache.save(label, key, results[label])
 
     def _key(self, label: str, results: Mapping[str, Any]) -> str | None:
         if label not in self._keys:
@@ -99,11 +109,15 @@ class CacheSession:
             where = "an input of the pipeline"
         else:
             key = self._key(source.step, results) if self._cache.covers(source.step) else None
-            if key is not None:
-                return [key, source.output]
+            if key is not None and (digest := self._digest(source.step, key)) is not None:
+                return [key, digest, source.output]
             where = f"what step '{source.step}' returned"
             if source.step not in results:
                 raise NoFingerprintError(f"{where} is not known")
             values = as_outputs(results[source.step])
         chosen = values if source.output is None else values[source.output : source.output + 1]
         return fingerprint(list(chosen), where)
+
+    def _digest(self, label: str, key: str) -> str | None:
+        """Return the digest of the output of a step that this execution has, else of the one that is kept."""
+        return self._digests[label] if label in self._digests else self._cache.digest(key)
