@@ -26,13 +26,13 @@ def make_data(count: int, seed: int) -> tuple[Tensor, Tensor]:
 TRAIN, VALIDATION, TEST = make_data(70, 0), make_data(37, 1), make_data(21, 2)  # 4 batches of 16, and uneven ones
 
 
-def make_trainer(run_dir: Path, **changes: Any) -> SupervisedTrainer:
+def make_trainer(run_dir: Path, model: Any = MODEL, **changes: Any) -> SupervisedTrainer:
     """Return a trainer of 10 steps, two and a half epochs."""
     settings = {
         "run_dir": str(run_dir), "num_steps": 10, "batch": 16, "learning_rate": 0.01, "device": "cpu",
         "progress": False, "log_every": 1, "eval_every": 5, "checkpoint_every": 10,
     }  # fmt: skip
-    return SupervisedTrainer({**settings, **changes}, MODEL, metrics=["accuracy"])
+    return SupervisedTrainer({**settings, **changes}, model, metrics=["accuracy"])
 
 
 def train(run_dir: Path, **changes: Any) -> SupervisedTrainer:

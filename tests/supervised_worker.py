@@ -5,15 +5,19 @@ import math
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from gnomon.errors import GnomonError, InterruptedRunError
+from gnomon.errors import GnomonError, GnomonWarning, InterruptedRunError
 from gnomon.launch.rank_errors import report_rank_error
 from gnomon.train import agreement, tensor_store
+from gnomon.train.callbacks import Callback
+from gnomon.train.supervised import SupervisedTrainer
 from supervised_fixtures import TRAIN, VALIDATION, make_trainer, train
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -37,7 +41,11 @@ def whole(folder: Path) -> dict[str, Any]:
 
 def stopped(folder: Path) -> dict[str, Any]:
     """Train until one rank is told to stop in the middle of an epoch, and save there."""
-    trainer = make_trainer(folder / "stopped")
+    return stop(make_trainer(folder / "stopped"))
+
+
+def stop(trainer: SupervisedTrainer) -> dict[str, Any]:
+    """Train until rank 0 is told to stop."""
     step = trainer.training_step
 
     def signalled(batch: Any) -> Any:
@@ -58,6 +66,38 @@ def resumed(folder: Path) -> dict[str, Any]:
     """Continue the run `stopped`, of whatever number of ranks, to its end."""
     trainer = train(folder / "stopped", resume=True)
     return {"weights": torch.nn.utils.parameters_to_vector(trainer.module.parameters()).tolist()}
+
+
+class Gathered(Callback):
+    """Keeps the running mean that this rank has gathered itself."""
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Copy it."""
+        self.mean = trainer.module[1].running_mean.tolist()
+
+
+def normalised(folder: Path) -> dict[str, Any]:
+    """Train with batch normalisation, once through and once stopped and resumed."""
+
+    def make(name: str, **changes: Any) -> SupervisedTrainer:
+        return make_trainer(
+            folder / name, lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)), **changes
+        )
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        once = make("bn_once")
+        once.callbacks = [gathered := Gathered()]
+        once.execute(TRAIN, VALIDATION)
+    stop(make("bn_twice"))
+    twice = make("bn_twice", resume=True)
+    twice.execute(TRAIN, VALIDATION)
+    return {
+        "warnings": [str(each.message) for each in warned if issubclass(each.category, GnomonWarning)],
+        "gathered": gathered.mean,
+        "once": once.module[1].running_mean.tolist(),
+        "twice": twice.module[1].running_mean.tolist(),
+    }
 
 
 def failing_disk(folder: Path) -> dict[str, Any]:
@@ -108,7 +148,7 @@ def killed(folder: Path) -> dict[str, Any]:
     raise AssertionError("was not killed")
 
 
-SCENARIOS = {run.__name__: run for run in (whole, stopped, resumed, failing_disk, diverged, killed)}
+SCENARIOS = {run.__name__: run for run in (whole, stopped, resumed, normalised, failing_disk, diverged, killed)}
 
 
 def main() -> None:

@@ -273,6 +273,7 @@ def test_images_side_by_side():
     [
         ({"precision": "fp16"}, SpecError, "set bf16 or fp32"),
         ({"adversarial_loss": "hing"}, SpecError, "hinge"),
+        ({"adversarial_loss": "hinge", "gradient_penalty": 5.0}, SpecError, "gradient_penalty=5 has no effect with"),
         ({"image_every": 2}, ConfigError, r"a sample has the shape \(2,\), which is no image"),
         ({"batch": 501}, DataError, "only 500 example"),
         ({"latent_dimension": 3}, SpecError, "Did you mean 'latent_dim'"),

@@ -107,9 +107,11 @@ def test_two_ranks_train_and_measure_as_one(tmp_path, monkeypatch):
         assert (torch.tensor(found) - weights(alone)).norm() <= TOLERANCE * weights(alone).norm()
     for name in ("val_accuracy", "test_accuracy"):
         assert figures(tmp_path / "bridge", name) == figures(tmp_path / "alone", name)  # exactly
+        assert figures(tmp_path / "sharded", name) == figures(tmp_path / "alone", name)
     for name in ("loss", "train_loss", "val_loss", "test_loss"):
-        mine, theirs = (figures(tmp_path / run, name) for run in ("bridge", "alone"))
-        assert mine == pytest.approx(theirs, rel=TOLERANCE)
+        theirs = figures(tmp_path / "alone", name)
+        for run in ("bridge", "sharded"):
+            assert figures(tmp_path / run, name) == pytest.approx(theirs, rel=TOLERANCE)
 
 
 # Stopped and resumed
@@ -150,6 +152,20 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_checkpoint(tmp_pa
 
     with pytest.raises(TrainingError, match=r"The loss is nan at step 7.*step-00000[56]"):
         make(tmp_path / "run", seeded(Diverging), checkpoint_every=3 if make is make_bridge else 5).execute(TRAIN)
+
+
+class Rooted(Classifier):
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        nothing = (self.network[0].weight * 0.0).sum().sqrt()  # has no derivative at 0
+        return loss + 0.0 * nothing if self.trainer.global_step == 9 else loss
+
+
+@pytest.mark.parametrize("make", [make_bridge, make_lightning])
+def test_weights_that_are_not_finite_are_not_saved_though_the_loss_is(tmp_path, make):
+    with pytest.raises(TrainingError, match=r"The weight network\.0\.weight is not finite at step 10.*step-000005"):
+        make(tmp_path / "run", seeded(Rooted), checkpoint_every=5, log_every=5).execute(TRAIN)
+    assert [path.stem for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000005"]
 
 
 @pytest.mark.parametrize("make", [make_bridge, make_lightning])
@@ -222,9 +238,19 @@ class Several(Classifier):
 
 
 class Plateau(Classifier):
+    monitor: str | None = None
+
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), 0.1)
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)}
+        monitored = {"monitor": self.monitor} if self.monitor else {}
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=0, threshold=1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, **monitored}}
+
+
+def test_a_monitored_plateau_follows_what_the_module_logs(tmp_path, monkeypatch):
+    monkeypatch.setattr(Plateau, "monitor", "val_accuracy")
+    make_bridge(tmp_path / "run", Plateau, eval_every=4).execute(TRAIN, VALIDATION)
+    assert figures(tmp_path / "run", "lr") == pytest.approx([0.1] * 8 + [0.01] * 2)  # at most 1, never twice as good
 
 
 class Monitored(Classifier):
@@ -259,7 +285,7 @@ class Summing(Classifier):
     [
         (Manual, "automatic_optimization=False, but our loop does the steps"),
         (Several, "returned 2 optimizers, but our loop has one"),
-        (Plateau, "ReduceLROnPlateau, which wants a metric"),
+        (Plateau, "returned ReduceLROnPlateau without monitor"),
         (Monitored, "sets monitor of its lr_scheduler"),
         (Hooked, "overrides on_before_optimizer_step, which our loop does not call"),
         (Skipping, "training_step returned NoneType; return the loss"),

@@ -60,6 +60,13 @@ def test_every_kind_makes_its_predictions_of_the_outputs():
     assert predict(model=model, precision="bf16").values.dtype == torch.bfloat16
 
 
+def test_a_pair_of_arrays_is_one_sample_per_row_as_for_the_trainers():
+    model = network()
+    found = predict((INPUTS.double().numpy(), np.zeros(len(INPUTS))), model)
+    torch.testing.assert_close(found.values, expected(model))
+    assert len(found.values) == len(INPUTS)
+
+
 def test_the_model_is_evaluated_without_gradients_and_left_as_it_was():
     model = network()
     model[1].eval()
@@ -94,6 +101,9 @@ def test_predictions_without_ids_are_numbered_and_equal_ids_are_refused(tmp_path
     assert [value.item() for value in predictions] == [4, 5]
     frame = pl.read_parquet(predictions.write_parquet(tmp_path / "a.parquet"))
     assert frame.rows() == [(0, 4), (1, 5)]
+    assert predictions.write(tmp_path / "a.csv").read_text() == "id,prediction\n0,4\n1,5\n"
+    several = Predictions(torch.tensor([[0.5, 1.0], [2.0, 3.0]]), ["a", "b"])
+    assert several.write(tmp_path / "a.CSV").read_text() == "id,prediction_0,prediction_1\na,0.5,1.0\nb,2.0,3.0\n"
     with pytest.raises(DataError, match="only 1 have an id of their own"):
         Predictions(torch.zeros(2), ["a", "a"]).by_id()
 
@@ -120,6 +130,7 @@ class Strange(nn.Module):
         (INPUTS, {"model": Strange(torch.zeros(()))}, DataError, "one row per sample"),
         (INPUTS, {"model": Strange(torch.zeros(5)), "kind": "multiclass"}, DataError, "one output per class"),
         (INPUTS, {"model": dict}, ConfigError, "model made a dict"),
+        (INPUTS, {"output": "a.json"}, ConfigError, r"output='a.json' ends neither in .parquet nor in .csv"),
         (INPUTS, {"output": "/dev/null/a.parquet"}, ConfigError, "cannot be written: File exists"),
         (Named(), {}, ConfigError, "A sample is a dict with x, y. Set input_key"),
         (Named(), {"input_key": "z"}, ConfigError, "input_key='z' is not in the samples. Valid names: x, y"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics
@@ -59,7 +60,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two ranks went through the scenarios."""
     folder = tmp_path_factory.mktemp("two")
-    launch(folder, 2, "whole", "stopped", "failing_disk", "diverged")
+    launch(folder, 2, "whole", "stopped", "normalised", "failing_disk", "diverged")
     return folder
 
 
@@ -112,6 +113,19 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_for_bit_and_on_anot
     assert (weights - alone[1]).norm() <= TOLERANCE * alone[1].norm()
     losses = [[row["loss"] for row in rows(path, "loss")] for path in (tmp_path / "stopped", alone[0] / "whole")]
     assert losses[0] == pytest.approx(losses[1], rel=TOLERANCE)
+
+
+@pytest.mark.torch_dist
+def test_running_statistics_are_the_mean_over_the_ranks_and_do_not_depend_on_when_they_were_saved(two):
+    first, second = (read(two, "normalised", rank) for rank in (0, 1))
+    assert first["gathered"] != second["gathered"]
+    mean = [(a + b) / 2 for a, b in zip(first["gathered"], second["gathered"], strict=True)]
+    assert first["once"] == second["once"] == pytest.approx(mean, rel=1e-6)
+    assert first["twice"] == second["twice"] == first["once"]
+    assert rows(two / "bn_twice", "loss", "eval_loss") == rows(two / "bn_once", "loss", "eval_loss")
+    (warning,) = first["warnings"]
+    assert "The layer '1' is a BatchNorm1d: each of the 2 rank(s) normalises over its own micro-batch" in warning
+    assert second["warnings"] == []
 
 
 @pytest.mark.torch_dist
@@ -196,6 +210,24 @@ def test_every_metric_is_what_its_name_says(tmp_path, loss, metric, outputs, tar
     trainer.module.scale.data.fill_(1.0)
     assert trainer.evaluate()[f"eval_{metric}"] == pytest.approx(expected, rel=1e-6)
     trainer.teardown()
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "binary_cross_entropy"])
+def test_a_number_per_sample_is_one_per_output_and_arrays_may_have_64_bits(tmp_path, loss):
+    inputs = np.random.default_rng(0).normal(size=(32, 4))
+    targets = (inputs.sum(1) > 0).astype(np.float64)
+    metrics = ["accuracy"] if loss == "binary_cross_entropy" else ["rmse", "mae"]
+    found = []
+    for shape in ((32,), (32, 1)):
+        data = (inputs, targets.reshape(shape))
+        config = make_trainer(tmp_path / f"{len(shape)}", num_steps=3, eval_every=3, checkpoint_every=0).config
+        SupervisedTrainer(config, {"name": "mlp", "num_outputs": 1}, loss, metrics).execute(data, data)
+        found.append(rows(tmp_path / f"{len(shape)}", "loss", "eval_loss", *(f"eval_{name}" for name in metrics)))
+    assert found[0] == found[1]
+    config = config.model_copy(update={"run_dir": str(tmp_path / "wrong")})
+    trainer = SupervisedTrainer(config, {"name": "mlp", "num_outputs": 2}, loss)
+    with pytest.raises(DataError, match=r"A target has the shape \(\), but the model returns \(2,\)"):
+        trainer.execute((inputs, targets), (inputs, targets))
 
 
 def test_a_metric_of_several_values_is_numbered(tmp_path):

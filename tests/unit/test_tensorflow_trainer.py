@@ -320,6 +320,22 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(t
     assert str(kept[-1]) in str(caught.value)
 
 
+def test_weights_that_are_not_finite_are_never_saved_though_the_loss_is(tmp_path):
+    # a fused rectifier makes 0 of NaN, so that all losses after one bad sample are finite
+    inputs, targets = np.random.default_rng(0).normal(size=(64, 4)), np.ones(64)
+    inputs[40] = np.nan
+    for every in (1, 0):
+        folder = tmp_path / str(every)
+        config = settings(folder, num_steps=8, checkpoint_every=every, keep_checkpoints=1, log_every=every)
+        trainer = TensorFlowTrainer(config, {"name": "mlp", "num_outputs": 1}, loss="mse", optimizer="sgd")
+        with pytest.raises(TrainingError, match=r"The weight .*kernel is not finite at step \d"):
+            trainer.execute((inputs, targets))
+        if every:
+            (kept,) = (folder / "checkpoints").iterdir()
+            steps = [row["step"] for row in RunDirectory.open(folder).read_metrics()]
+            assert kept.name == f"step-{steps[-1] - 1:06d}"
+
+
 class Terminating:
     """A dataset that sends SIGTERM to this process when its `count`-th item is read."""
 

@@ -232,6 +232,40 @@ def test_a_checkpoint_of_nan_never_replaces_a_good_one(tmp_path):
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000004"]
 
 
+class RootTrainer(LineTrainer):
+    """Has a finite loss in step 6, but the derivative of sqrt(0) times 0, which is not a number."""
+
+    def training_step(self, batch):
+        loss = super().training_step(batch)
+        return loss + 0.0 * (self.module.weight * 0.0).sum().sqrt() if self.step + 1 == 6 else loss
+
+    def create_evaluation_loader(self):
+        return [(torch.ones(4, 1), torch.ones(4, 1))]
+
+
+def test_weights_that_are_not_finite_are_never_saved_though_the_loss_is(tmp_path):
+    config = line_config(tmp_path / "run", checkpoint_every=1, keep_checkpoints=1, grad_clip=None, log_every=1)
+    with pytest.raises(TrainingError, match=r"The weight weight is not finite at step 6 .*step-000005' is the last"):
+        RootTrainer(config).execute()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000005"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"eval_every": 6, "log_every": 1}, {"num_steps": 12}, {"ema_decay": 0.5}])
+def test_a_run_never_ends_well_with_weights_that_are_not_finite(tmp_path, changes):
+    settings = {"num_steps": 6, "log_every": 0, "grad_clip": None, **changes}
+    with pytest.raises(TrainingError, match=r"The weight weight is not finite at step \d+ .*Start again"):
+        RootTrainer(line_config(tmp_path / "run", **settings)).execute()
+
+
+def test_an_evaluation_without_a_finite_loss_points_at_its_data_where_the_weights_are_finite(tmp_path):
+    class Evaluated(LineTrainer):
+        def create_evaluation_loader(self):
+            return [(torch.full((4, 1), math.inf), torch.ones(4, 1))]
+
+    with pytest.raises(TrainingError, match=r"eval_loss is (inf|nan) at step 2, though all weights are finite"):
+        Evaluated(line_config(tmp_path / "run", eval_every=2)).execute()
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_stops_at_the_step_boundary_with_a_checkpoint_and_the_run_goes_on_from_there(tmp_path, name, code):
     whole = LineTrainer(line_config(tmp_path / "whole", log_every=1)).execute()

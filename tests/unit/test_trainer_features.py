@@ -6,21 +6,17 @@ import os
 import random
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.optim import lr_scheduler
 
 from gnomon.errors import CheckpointError, ConfigError, InterruptedRunError, TrainingError
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.train.best import BestMetric
 from gnomon.train.callbacks import Callback
 from gnomon.train.checkpoint_files import list_checkpoints, read_state
-from gnomon.train.config import TrainingConfig
-from gnomon.train.trainer import Trainer
+from line_fixtures import LineTrainer, config, curve_and_state, interrupted_and_resumed
 from training_fixtures import read_curve
 
 
@@ -32,68 +28,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class Batches:
-    """Six batches of y = 2 x + 1 with a position that can be saved."""
-
-    def __init__(self) -> None:
-        self.position = 0
-
-    def __iter__(self):
-        while True:
-            x = torch.arange(1.0, 5.0)[:, None] + self.position % 6
-            self.position += 1
-            yield x, 2.0 * x + 1.0
-
-    def state_dict(self):
-        return {"position": self.position}
-
-    def load_state_dict(self, state):
-        self.position = state["position"]
-
-
-class LineTrainer(Trainer):
-    """Fits a line; `events` says what happens in which step, `eval_losses` what evaluations find."""
-
-    def __init__(self, config: TrainingConfig, callbacks=(), eval_losses=None) -> None:
-        super().__init__(config, callbacks)
-        self.events: dict[int, Any] = {}
-        self.eval_losses = eval_losses
-
-    def create_model(self):
-        return nn.Linear(1, 1)
-
-    def create_loader(self):
-        return Batches()
-
-    def create_evaluation_loader(self):
-        return [(torch.ones(2, 1), torch.full((2, 1), 3.0))]
-
-    def training_step(self, batch):
-        self.events.pop(self.step + 1, lambda: None)()
-        return nn.functional.mse_loss(self.model(batch[0]), batch[1])
-
-    def validation_step(self, batch):
-        if self.eval_losses is not None:
-            return torch.tensor(self.eval_losses[self.step])
-        return nn.functional.mse_loss(self.model(batch[0]), batch[1])
-
-    def parameters(self) -> Tensor:
-        return nn.utils.parameters_to_vector(self.module.parameters()).detach().clone()
-
-
-def config(run_dir: Path, **changes: Any) -> TrainingConfig:
-    settings = {"run_dir": str(run_dir), "num_steps": 12, "learning_rate": 0.05, "device": "cpu", "progress": False}
-    return TrainingConfig(**{**settings, "log_every": 1, **changes})
-
-
 def steps_kept(run: RunDirectory) -> list[int]:
     return sorted(read_state(path)["step"] for path in list_checkpoints(run.checkpoints))
-
-
-def curve_and_state(run: RunDirectory) -> tuple[list[Any], dict[str, Any]]:
-    """Return the losses, and the newest checkpoint with the fingerprint of its tensors; .metadata names the folder."""
-    state = read_state(list_checkpoints(run.checkpoints)[0])
-    return read_curve(run.path), {**state, "files": state["files"]["__0_0.distcp"]}
 
 
 def test_the_numbers_drawn_do_not_depend_on_what_trackers_draw(tmp_path):
@@ -113,16 +49,6 @@ def test_the_numbers_drawn_do_not_depend_on_what_trackers_draw(tmp_path):
     for trainer in trainers:
         trainer.execute()
     assert trainers[0].drawn == trainers[1].drawn
-
-
-def interrupted_and_resumed(make, run_dir: Path, at: int, **changes: Any) -> tuple[RunDirectory, Trainer]:
-    """Stop a run by a signal in step `at`, then continue it with a new trainer."""
-    first = make(config(run_dir, **changes))
-    first.events[at] = lambda: os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(InterruptedRunError):
-        first.execute()
-    second = make(config(run_dir, resume=True, **changes))
-    return second.execute(), second
 
 
 # Callbacks
@@ -308,48 +234,6 @@ def test_fp16_leaves_out_a_step_whose_gradients_overflow(tmp_path):
     assert trainer._scaler.get_scale() == scale / 2
     assert trainer.step == 1
     trainer.teardown()
-
-
-class ScheduledTrainer(LineTrainer):
-    """Plain SGD with one of PyTorch's schedulers."""
-
-    def create_optimizer(self):
-        return torch.optim.SGD(self.module.parameters(), lr=self.config.learning_rate)
-
-    def create_scheduler(self):
-        return lr_scheduler.ReduceLROnPlateau(self.optimizer)
-
-
-@pytest.mark.parametrize(
-    "create",
-    [
-        lambda optimizer: lr_scheduler.StepLR(optimizer, step_size=4, gamma=0.5),
-        lambda optimizer: lr_scheduler.MultiStepLR(optimizer, milestones=[4, 8], gamma=0.5),
-        lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 ** (step // 4)),
-        lambda optimizer: lr_scheduler.SequentialLR(
-            optimizer,
-            [lr_scheduler.ConstantLR(optimizer, 1.0), lr_scheduler.MultiStepLR(optimizer, [2, 6], gamma=0.5)],
-            milestones=[2],
-        ),
-    ],
-    ids=["StepLR", "MultiStepLR", "LambdaLR", "SequentialLR"],
-)
-def test_a_scheduler_is_stepped_after_the_optimizer_and_resumed(tmp_path, recwarn, monkeypatch, create):
-    monkeypatch.setattr(ScheduledTrainer, "create_scheduler", lambda self: create(self.optimizer))
-    settings = {"learning_rate": 0.01, "checkpoint_every": 12, "grad_clip": None}
-    whole = ScheduledTrainer(config(tmp_path / "whole", **settings)).execute()
-    rates = [row["lr"] for row in whole.read_metrics()]
-    assert rates == [0.01] * 4 + [0.005] * 4 + [0.0025] * 4  # the first step has the full rate
-    run, _ = interrupted_and_resumed(ScheduledTrainer, tmp_path / "run", at=6, **settings)
-    assert [row["lr"] for row in run.read_metrics()] == rates
-    assert curve_and_state(run) == curve_and_state(whole)
-    assert not [str(w.message) for w in recwarn if "lr_scheduler.step()" in str(w.message)]
-
-
-def test_a_scheduler_that_wants_a_metric_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="ReduceLROnPlateau, which wants a metric"):
-        ScheduledTrainer(config(tmp_path / "run")).execute()
-    assert not (tmp_path / "run").exists()
 
 
 class MeasuredTrainer(LineTrainer):

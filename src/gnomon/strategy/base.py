@@ -30,6 +30,8 @@ class Strategy(ABC):
     name: ClassVar[str]
     can_scale_loss: ClassVar[bool] = True
     """Whether torch.amp.GradScaler works with this strategy's gradients."""
+    gathers_weights: bool = False
+    """Whether a forward pass gathers weights, so that all ranks must do as many, through the prepared model."""
 
     def __init__(self, environment: RankEnvironment, device: torch.device) -> None:
         self.environment = environment

@@ -30,6 +30,7 @@ class FSDPStrategy(DataParallelStrategy):
     """
 
     name = "fsdp"
+    gathers_weights = True
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from gnomon.errors import ConfigError, did_you_mean
+from gnomon.train.config import TrainingConfig
 
 
 class BestMetric:
@@ -50,3 +51,10 @@ class BestMetric:
         """Continue from a state of the same metric; that of another one is left aside."""
         if state.get("metric") == self.metric:
             self.value, self.step, self._waited = state["value"], state["step"], state["waited"]
+
+
+def create_best(config: TrainingConfig) -> BestMetric | None:
+    """Return what follows the metric of the settings and says when to stop early; None if they name none."""
+    if config.best_metric is None:
+        return None
+    return BestMetric(config.best_metric, config.best_mode, config.early_stopping, config.early_stopping_delta)

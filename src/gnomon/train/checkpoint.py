@@ -16,6 +16,7 @@ from gnomon.strategy.collectives import Collectives
 from gnomon.train import checkpoint_files as files
 from gnomon.train.agreement import on_main_rank
 from gnomon.train.checkpoint_search import find_good
+from gnomon.train.config import TrainingConfig
 from gnomon.train.retention import Retention
 from gnomon.units import format_bytes
 
@@ -73,7 +74,9 @@ class Checkpointer:
     def restore(self, tensors: Tensors) -> dict[str, Any] | None:
         """Fill `tensors` in place from the newest good checkpoint and return its state, or None if there is none.
 
-        Names under "random" and "metrics" may be missing in the checkpoint; they are then taken out of `tensors`.
+        Names under "random", "metrics" and "statistics" may be missing in the checkpoint; they are then taken out of
+        `tensors`.
+
         Raises CheckpointError when the run is another one, and when there are checkpoints but all are damaged.
         Damaged ones newer than the one that is loaded are named in a warning and renamed to `damaged-step-N`.
         """
@@ -143,7 +146,7 @@ class Checkpointer:
 
         names = on_main_rank(self._strategy, lambda: stored_names(path))
         # with more ranks than the checkpoint has, or another kind of device, new generators stay as they are
-        for optional in ("random", "metrics"):
+        for optional in ("random", "metrics", "statistics"):
             tensors[optional] = _keep(tensors.get(optional, {}), names, f"{optional}.")
             if not tensors[optional]:
                 del tensors[optional]
@@ -151,6 +154,18 @@ class Checkpointer:
             load_tensors(tensors, path, self._distributed, self._strategy.collectives.process_group)
         except (CheckpointException, OSError, RuntimeError) as error:
             raise CheckpointError(f"'{path}' cannot be read: {_reason(error)}.") from error
+
+
+def create_checkpointer(
+    directory: Path, strategy: Strategy, config: TrainingConfig, identity: dict[str, Any]
+) -> Checkpointer:
+    """Return the checkpointer that the settings describe."""
+    retention = Retention(newest=config.keep_checkpoints, every=config.keep_every)
+    if not config.async_checkpoints:
+        return Checkpointer(directory, strategy, retention, identity)
+    from gnomon.train.async_checkpoint import AsyncCheckpointer  # slow to import, and not always needed
+
+    return AsyncCheckpointer(directory, strategy, retention, identity)
 
 
 def _keep(tensors: Tensors, names: set[str], prefix: str) -> Tensors:

@@ -27,7 +27,9 @@ from gnomon.train.gan_settings import DiscriminatorSettings, GANConfig, Generato
 from gnomon.train.image_grid import check_images, image_grid
 from gnomon.train.loaders import as_dataset, create_step_loader
 from gnomon.train.precision import in_precision
-from gnomon.train.scheduler import ResumableScheduler
+from gnomon.train.run_trackers import tell
+from gnomon.train.running_statistics import RunningStatistics, warn_of_batch_norm
+from gnomon.train.scheduler import resumable
 from gnomon.train.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class GANTrainer(Trainer):
 
     config: GANConfig
     discriminator: nn.Module
+    plateau_metric = None
 
     def __init__(
         self,
@@ -145,7 +148,7 @@ class GANTrainer(Trainer):
             self.train_metrics[name].update(value.detach())
         if shares is None:
             return loss
-        return loss + self.config.gradient_penalty * gradient_penalty(self.discriminator, real, fake, shares)
+        return loss + self.config.penalty * gradient_penalty(self.discriminator, real, fake, shares)
 
     def create_train_metrics(self) -> dict[str, Metric]:
         """Return means since the last row: the discriminator's loss without penalty, and its scores of both kinds."""
@@ -197,9 +200,11 @@ class GANTrainer(Trainer):
             self.discriminator_model, self.create_discriminator_optimizer(), config.grad_clip
         )
         scheduler = self.create_discriminator_scheduler()
-        self._discriminator_scheduler = None if scheduler is None else ResumableScheduler(scheduler)
+        self._discriminator_scheduler = resumable(scheduler, config.eval_every, self.plateau_metric)
+        self._statistics = RunningStatistics([self.module, self.discriminator], self.strategy)
+        warn_of_batch_norm(self.discriminator, self.strategy.environment, config.accumulation)
         self._discriminator_parameters = [p for p in self.discriminator.parameters() if p.requires_grad]
-        self._is_penalised = config.adversarial_loss == "wasserstein" and config.gradient_penalty > 0.0
+        self._is_penalised = config.penalty > 0.0
         if config.compile and not self._is_penalised:  # what is compiled has no second derivative
             self.discriminator_model.compile()
         self._discriminator_step = in_precision(self.discriminator_step, config.precision, self.device)
@@ -252,7 +257,9 @@ class GANTrainer(Trainer):
         def compare() -> dict[str, float]:
             return quality(real, self.generate(len(real)), self.config.seed)
 
-        return {f"{prefix}{name}": value for name, value in on_main_rank(self.strategy, compare).items()}
+        with self._statistics.averaged():
+            figures = on_main_rank(self.strategy, compare)
+        return {f"{prefix}{name}": value for name, value in figures.items()}
 
     @property
     def _discriminator_rate(self) -> float:
@@ -302,13 +309,22 @@ class GANTrainer(Trainer):
         return actions
 
     def _record_images(self, loss: Tensor) -> None:
-        if not self.strategy.environment.is_main:
+        with self._statistics.averaged():
+            images = self.generate(self.config.image_count, _IMAGES) if self.strategy.environment.is_main else None
+        if images is None:
             return
         real = self._chosen(self._train)
-        grid = image_grid(self.generate(self.config.image_count, _IMAGES), (real.min().item(), real.max().item()))
+        grid = image_grid(images, (real.min().item(), real.max().item()))
         item = Item(kind="image", name="samples", value=grid, step=self.step)
         for tracker in self.trackers:
-            self._tell(partial(tracker.record, item))
+            tell(partial(tracker.record, item))
+
+    def trained_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield what training changes, by name, of both networks."""
+        yield from super().trained_tensors()
+        yield from (
+            (f"{name} (of the discriminator)", weight) for name, weight in self.discriminator.named_parameters()
+        )
 
     def _tensors(self) -> Tensors:
         discriminator = self.strategy.state(self.discriminator_model, self.discriminator_optimizer)

@@ -24,8 +24,8 @@ class GANConfig(SupervisedConfig):
     betas: tuple[float, float] = (0.5, 0.999)
     latent_dim: PositiveInt = Field(default=64, description="numbers that the generator makes a sample of")
     adversarial_loss: AdversarialLoss = "non_saturating"
-    gradient_penalty: NonNegativeFloat = Field(
-        default=10.0, description="weight of the penalty of the wasserstein loss"
+    gradient_penalty: NonNegativeFloat | None = Field(
+        default=None, description="weight of the penalty of the wasserstein loss, which alone has one; None: 10"
     )
     discriminator_learning_rate: PositiveFloat | None = Field(default=None, description="None: that of the generator")
     discriminator_steps: PositiveInt = Field(default=1, description="steps of the discriminator per generator step")
@@ -38,6 +38,22 @@ class GANConfig(SupervisedConfig):
         if self.precision == "fp16":
             raise ValueError("precision=fp16 needs a scale per loss, of which there are two here; set bf16 or fp32")
         return self
+
+    @model_validator(mode="after")
+    def _check_penalty(self) -> Self:
+        if self.gradient_penalty and self.adversarial_loss != "wasserstein":
+            raise ValueError(
+                f"gradient_penalty={self.gradient_penalty:g} has no effect with "
+                f"adversarial_loss={self.adversarial_loss}; leave it out, or set adversarial_loss=wasserstein"
+            )
+        return self
+
+    @property
+    def penalty(self) -> float:
+        """The weight of the gradient penalty; 0 where there is none."""
+        if self.adversarial_loss != "wasserstein":
+            return 0.0
+        return 10.0 if self.gradient_penalty is None else self.gradient_penalty
 
 
 class GeneratorSettings(Noun):

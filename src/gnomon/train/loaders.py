@@ -21,16 +21,24 @@ class Arrays(TensorDataset):
 
 
 def as_dataset(data: Any) -> Any:
-    """Return an array, or a pair of arrays, as a dataset of tuples, and anything else as it is."""
+    """Return an array, or a pair of arrays, as a dataset of tuples, and anything else as it is.
+
+    Floating-point numbers of arrays that are no tensors get PyTorch's default type, which is that of new layers.
+    """
     if isinstance(data, Dataset) or data is None:
         return data
     parts = [data] if hasattr(data, "shape") else data
     if not (isinstance(parts, tuple | list) and len(parts) in (1, 2) and all(hasattr(part, "shape") for part in parts)):
         return data
-    tensors: list[Tensor] = [torch.as_tensor(part) for part in parts]
+    tensors = [_as_tensor(part) for part in parts]
     if len(tensors[0]) != len(tensors[-1]):
         raise DataError(f"A dataset has {len(tensors[0])} inputs but {len(tensors[1])} targets.")
     return Arrays(*tensors)
+
+
+def _as_tensor(part: Any) -> Tensor:
+    tensor = torch.as_tensor(part)
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() and tensor is not part else tensor
 
 
 def create_step_loader(

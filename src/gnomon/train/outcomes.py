@@ -39,6 +39,15 @@ def diverged(found: str, step: int, config: TrainingConfig, newest: Path | None)
     )
 
 
+def no_figure(name: str, value: float, step: int, newest: Path | None) -> TrainingError:
+    """Return the error for an evaluation that gives no finite loss though the weights are finite."""
+    kept = f" '{newest}' is the last good checkpoint." if newest else ""
+    return TrainingError(
+        f"The {name} is {value} at step {step}, though all weights are finite. Look for values that are not finite in "
+        f"the data that is evaluated, and for a division by zero, a logarithm or an overflow in its loss.{kept}"
+    )
+
+
 def interrupted(signal_name: str, step: int, num_steps: int, checkpoint: Path | None) -> InterruptedRunError:
     """Return the error after a signal, once the checkpoint is complete; its exit code is that of the signal."""
     error = InterruptedRunError(

@@ -39,18 +39,44 @@ class Predictions:
             raise DataError(f"Of {len(ids)} samples only {len(found)} have an id of their own. Use `values` and `ids`.")
         return found
 
+    def write(self, path: str | Path) -> Path:
+        """Write Parquet, or CSV where the name ends so; raise ConfigError for another ending, and OSError."""
+        return self.write_csv(path) if check_ending(path) == ".csv" else self.write_parquet(path)
+
     def write_parquet(self, path: str | Path) -> Path:
         """Write the columns `id` and `prediction` and return the path; the file appears whole or not at all.
 
         Predictions of several numbers become arrays. Raises OSError.
         """
+        return self._write(path, {"prediction": self.values.numpy()}, pl.DataFrame.write_parquet)
+
+    def write_csv(self, path: str | Path) -> Path:
+        """Write the columns `id` and `prediction` and return the path; the file appears whole or not at all.
+
+        Predictions of several numbers become the columns `prediction_0`, `prediction_1`, ... in the order of memory.
+        Raises OSError.
+        """
+        if self.values.dim() == 1:
+            return self._write(path, {"prediction": self.values.numpy()}, pl.DataFrame.write_csv)
+        rows = self.values.flatten(1).numpy()
+        columns = {f"prediction_{index}": rows[:, index] for index in range(rows.shape[1])}
+        return self._write(path, columns, pl.DataFrame.write_csv)
+
+    def _write(self, path: str | Path, columns: dict[str, Any], write: Callable[[pl.DataFrame, Path], Any]) -> Path:
         path = Path(path).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         ids = list(range(len(self))) if self.ids is None else self.ids
-        frame = pl.DataFrame({"id": ids, "prediction": self.values.numpy()})
         temporary = path.with_name(f".{path.name}.tmp")
-        frame.write_parquet(temporary)
+        write(pl.DataFrame({"id": ids, **columns}), temporary)
         return temporary.replace(path)
+
+
+def check_ending(path: str | Path) -> str:
+    """Return how the name of a file for predictions ends; raise ConfigError for what is not written."""
+    ending = Path(path).suffix.lower()
+    if ending not in (".parquet", ".csv"):
+        raise ConfigError(f"output='{path}' ends neither in .parquet nor in .csv. Name it by the format that it is in.")
+    return ending
 
 
 def transform_of(kind: str, threshold: float) -> Transform:

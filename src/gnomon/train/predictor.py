@@ -22,8 +22,9 @@ from gnomon.strategy.collectives import copy_from_rank_zero
 from gnomon.strategy.registry import create_strategy
 from gnomon.train.agreement import on_main_rank
 from gnomon.train.batches import move
+from gnomon.train.loaders import as_dataset
 from gnomon.train.precision import in_precision
-from gnomon.train.predictions import Predictions, place, transform_of
+from gnomon.train.predictions import Predictions, check_ending, place, transform_of
 
 Model = nn.Module | Callable[[], nn.Module]
 _REPLICATING = ("auto", "single", "ddp", "horovod")
@@ -36,8 +37,8 @@ class DistributedPredictor(Predictor):
 
     `model` is a module or makes one when called, such as a `ModelLoader`; every rank holds all of it, with rank 0's
     weights. Of a sample that is a tuple the first entry goes into the model; of a dict, the entry `input_key`.
-    `kind` and `threshold` say what is made of the outputs: see `transform_of`. `output` is a Parquet file for rank 0
-    to write. Override `predict_step` for a model that is called in another way.
+    `kind` and `threshold` say what is made of the outputs: see `transform_of`. `output` is a Parquet or CSV file for
+    rank 0 to write, by its ending. Override `predict_step` for a model that is called in another way.
     """
 
     def __init__(
@@ -68,10 +69,14 @@ class DistributedPredictor(Predictor):
         self.device = device
         self.strategy = strategy
         self.precision = precision
+        if output is not None:
+            check_ending(output)
         self.output = output
 
     def execute(self, dataset: Any, model: Model | None = None) -> Predictions:
-        """Return the predictions for all samples of `dataset`; `model` is used instead of the one in the settings.
+        """Return the predictions for all samples of `dataset`, which may be an array or a pair as for the trainers.
+
+        `model` is used instead of the one in the settings.
 
         Raises ConfigError without a model, DataError for samples or outputs that are not as described, on every rank
         alike, and what the strategy raises when the ranks do not find each other.
@@ -81,7 +86,7 @@ class DistributedPredictor(Predictor):
         strategy = create_strategy(self.strategy, environment, device)
         try:
             strategy.setup()
-            return self._predict(dataset, model if model is not None else self.model, strategy)
+            return self._predict(as_dataset(dataset), model if model is not None else self.model, strategy)
         finally:
             strategy.teardown()
 
@@ -206,7 +211,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 def _write(predictions: Predictions, path: str) -> None:
     try:
-        predictions.write_parquet(path)
+        predictions.write(path)
     except OSError as error:
         raise ConfigError(f"output='{path}' cannot be written: {error.strerror}. Choose another place.") from None
 

@@ -26,7 +26,7 @@ ModelSource = nn.Module | Callable[[], nn.Module] | Mapping[str, Any] | str | Mo
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": lambda outputs, targets: F.cross_entropy(outputs, targets.long()),
-    "binary_cross_entropy": lambda outputs, targets: F.binary_cross_entropy_with_logits(outputs, targets.float()),
+    "binary_cross_entropy": F.binary_cross_entropy_with_logits,
     "mse": F.mse_loss,
     "mae": F.l1_loss,
     "huber": F.huber_loss,
@@ -37,7 +37,8 @@ class SupervisedTrainer(Trainer):
     """Trains `model` on a dataset of (input, target); the settings mean what they mean for `TensorFlowTrainer`.
 
     `model` is a mapping such as {name: mlp, hidden: [128], num_classes: 10}, a module, or a function that makes one,
-    which is called after the generators were seeded. A dataset has `__len__` and `__getitem__`, or is a pair of arrays.
+    which is called after the generators were seeded. Except for cross_entropy a target has as many numbers as an
+    output, and takes its shape. A dataset has `__len__` and `__getitem__`, or is a pair of arrays.
     """
 
     config: SupervisedConfig
@@ -58,6 +59,7 @@ class SupervisedTrainer(Trainer):
         self._model: Any = model if isinstance(model, nn.Module) or callable(model) else read_model(model)
         self._num_workers = num_workers
         self._loss = _LOSSES[self.objective.loss]
+        self._compares_numbers = self.objective.loss != "cross_entropy"
         self._validation: Any = None
 
     def execute(self, train: Any, validation: Any = None, test: Any = None) -> tuple[Any, Any, Any, nn.Module]:
@@ -117,13 +119,15 @@ class SupervisedTrainer(Trainer):
     def training_step(self, batch: Any) -> Tensor:
         """Return the loss of a micro-batch (inputs, targets)."""
         inputs, targets = batch
-        return self._loss(self.model(inputs).float(), targets)
+        outputs = self.model(inputs).float()
+        return self._loss(outputs, self._fitted(targets, outputs))
 
     def validation_step(self, batch: Any) -> Tensor:
         """Return the loss of the samples of a micro-batch that count, and add them to the metrics."""
         valid = batch.valid
         inputs, targets = batch.samples
-        outputs, targets = self.model(inputs).float()[valid], targets[valid]
+        outputs = self.model(inputs).float()
+        outputs, targets = outputs[valid], self._fitted(targets, outputs)[valid]
         if not len(targets):
             return outputs.sum()
         for metric in self.metrics.values():
@@ -147,6 +151,23 @@ class SupervisedTrainer(Trainer):
             "objective": self.objective.to_mapping(),
             "samples": len(self._train),
         }
+
+    def _fitted(self, targets: Tensor, outputs: Tensor) -> Tensor:
+        """Return the targets in the shape and type of the outputs, which every loss but cross-entropy compares.
+
+        Targets (batch,) thus fit outputs (batch, 1). Raises DataError for another number of them.
+        """
+        if not self._compares_numbers:
+            return targets
+        if targets.shape != outputs.shape:
+            if len(targets) != len(outputs) or targets.numel() != outputs.numel():
+                raise DataError(
+                    f"A target has the shape {tuple(targets.shape[1:])}, but the model returns "
+                    f"{tuple(outputs.shape[1:])}. Set the outputs of the model (num_outputs) to the numbers of a "
+                    "target."
+                )
+            targets = targets.reshape(outputs.shape)
+        return targets.float()
 
     def _evaluation_loader(self, dataset: Any) -> ResumableLoader:
         return create_step_loader(dataset, self.config, self.strategy, accumulation=1, shuffle=False, last="pad")

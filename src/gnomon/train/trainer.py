@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gnomon.component import Component
-from gnomon.errors import ConfigError, DataError, PipelineError, TrackerWarning
+from gnomon.errors import ConfigError, DataError, PipelineError
 from gnomon.runtime.devices import resolve_device
 from gnomon.runtime.environment import RankEnvironment
 from gnomon.runtime.run_directory import RunDirectory
@@ -25,24 +25,25 @@ from gnomon.runtime.signals import StopFlag, deadly_signals
 from gnomon.strategy.base import Strategy, Tensors
 from gnomon.strategy.registry import create_strategy
 from gnomon.track.base import Tracker
-from gnomon.track.registry import parse_trackers
 from gnomon.train.agreement import StopAgreement, on_main_rank
 from gnomon.train.batches import count_samples, endless, move
-from gnomon.train.best import BestMetric
+from gnomon.train.best import create_best
 from gnomon.train.callbacks import Callback, overridden
-from gnomon.train.checkpoint import Checkpointer
+from gnomon.train.checkpoint import Checkpointer, create_checkpointer
 from gnomon.train.clock import StepClock
 from gnomon.train.config import TrainingConfig
 from gnomon.train.ema import WeightAverage
 from gnomon.train.evaluation import WeightedMean, plain, set_states, synchronised, total_states
+from gnomon.train.finite import first_not_finite
 from gnomon.train.memory_errors import explain_out_of_memory
 from gnomon.train.optimizer import create_adamw
-from gnomon.train.outcomes import diverged, interrupted
+from gnomon.train.outcomes import diverged, interrupted, no_figure
 from gnomon.train.precision import create_scaler, in_precision
-from gnomon.train.retention import Retention
 from gnomon.train.run_files import drop_later_rows, open_run, write_settings
+from gnomon.train.run_trackers import tell, trackers_of
+from gnomon.train.running_statistics import RunningStatistics, warn_of_batch_norm
 from gnomon.train.schedule import learning_rates
-from gnomon.train.scheduler import ResumableScheduler
+from gnomon.train.scheduler import resumable
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -63,6 +64,8 @@ class Trainer(Component):
     loader: Iterable[Any]
     metrics: dict[str, Metric]
     train_metrics: dict[str, Metric]
+    plateau_metric: str | None = "eval_loss"
+    """The evaluation metric that ReduceLROnPlateau follows."""
 
     def __init__(self, config: TrainingConfig, callbacks: Sequence[Callback] = ()) -> None:
         self.config = config
@@ -116,7 +119,10 @@ class Trainer(Component):
         return learning_rates(self.config)
 
     def create_scheduler(self) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """Return a scheduler of `self.optimizer` to use instead of `create_schedule`; stepped after each step."""
+        """Return a scheduler of `self.optimizer` to use instead of `create_schedule`; stepped after each step.
+
+        ReduceLROnPlateau is stepped after each evaluation, with its loss.
+        """
         return None
 
     def identity(self) -> dict[str, Any]:
@@ -149,8 +155,8 @@ class Trainer(Component):
     def run(self) -> RunDirectory:
         """Train to the last step and return the run directory.
 
-        Raises InterruptedRunError after a signal, once the checkpoint is written; TrainingError for a loss that is
-        not finite; CheckpointError, DataError and RunDirectoryError as their names say.
+        Raises InterruptedRunError after a signal, once the checkpoint is written; TrainingError for a loss or weights
+        that are not finite; CheckpointError, DataError and RunDirectoryError as their names say.
         """
         with StopFlag() as flag:
             try:
@@ -163,6 +169,7 @@ class Trainer(Component):
                 self._open_trackers(run)
                 self.train(StopAgreement(self.strategy, flag, self.step))
                 self.on_trained()
+                self._statistics.settle()
                 self._checkpointer.wait()
             finally:
                 self.teardown()
@@ -188,13 +195,17 @@ class Trainer(Component):
         # every step reads these two, and a pydantic model answers ten times slower than a plain attribute
         self._accumulation, self._grad_clip = config.accumulation, config.grad_clip
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self._schedule, scheduler = self.create_schedule(), self.create_scheduler()
-        self._scheduler = None if scheduler is None else ResumableScheduler(scheduler)
+        self._schedule = self.create_schedule()
+        self._scheduler = resumable(self.create_scheduler(), config.eval_every, self.plateau_metric)
         self._scaler = create_scaler(config.precision, self.strategy)
         self._backward = Tensor.backward if self._scaler is None else self._scaled_backward
         self._average = None if config.ema_decay is None else WeightAverage(self.module, config.ema_decay)
-        self._best = self._create_best()
-        self.metrics, self.train_metrics = self._create_metrics()
+        self._statistics = RunningStatistics([self.module], self.strategy)
+        warn_of_batch_norm(self.module, environment, config.accumulation)
+        self._best = create_best(config)
+        self.metrics, self.train_metrics = self.create_metrics(), self.create_train_metrics()
+        for metric in (*self.metrics.values(), *self.train_metrics.values()):
+            synchronised(metric.to(self.device), self.strategy.collectives, environment.world_size)
         if config.compile:
             self.model.compile()
         self._training_step = in_precision(self.training_step, config.precision, self.device)
@@ -219,6 +230,7 @@ class Trainer(Component):
                         act(loss)
                 if self.step < num_steps and stop.reached(self.step):
                     self._interrupt(loss, stop.signal_name())
+        self._check_weights()
         self._call("on_train_end")
 
     @property
@@ -261,7 +273,7 @@ class Trainer(Component):
     def teardown(self) -> None:
         """Close the trackers and leave the other ranks; harmless when `setup` failed or was never called."""
         for tracker in self.trackers:
-            self._tell(tracker.close)
+            tell(tracker.close)
         self.trackers = []
         if self._checkpointer is not None:
             self._checkpointer.close()
@@ -273,22 +285,9 @@ class Trainer(Component):
             os.close(self._lock)
             self._lock = None
 
-    @staticmethod
-    def _tell(call: Callable[[], None]) -> None:
-        """Make a call of a tracker; its failure is a warning, because no tracker may stop a run."""
-        try:
-            call()
-        except (Exception, SystemExit) as error:  # rich leaves the program when its terminal has gone
-            warnings.warn(f"A tracker failed: {type(error).__name__}: {error}", TrackerWarning, stacklevel=2)
-
     def create_trackers(self, run: RunDirectory) -> list[Tracker]:
         """Return what takes the rows of the run; called on every rank, on rank 0 first."""
-        from gnomon.track.collection import create_trackers
-
-        settings = self.config.trackers
-        if self.config.progress and all(each.name != "console" for each in settings):
-            settings = (*settings, *parse_trackers("console"))
-        return [create_trackers(settings, run, self.strategy.environment, self.config.num_steps)]
+        return [trackers_of(self.config, run, self.strategy.environment)]
 
     # What the loop does now and then
 
@@ -304,26 +303,8 @@ class Trainer(Component):
         set_rng_state(generators)  # trackers draw random numbers: rich does when it is imported
 
     def _create_checkpointer(self, run: RunDirectory) -> Checkpointer:
-        retention = Retention(newest=self.config.keep_checkpoints, every=self.config.keep_every)
         identity = self.identity() if self._average is None else {**self.identity(), "ema": True}
-        if not self.config.async_checkpoints:
-            return Checkpointer(run.checkpoints, self.strategy, retention, identity)
-        from gnomon.train.async_checkpoint import AsyncCheckpointer  # slow to import, and not always needed
-
-        return AsyncCheckpointer(run.checkpoints, self.strategy, retention, identity)
-
-    def _create_best(self) -> BestMetric | None:
-        config = self.config
-        if config.best_metric is None:
-            return None
-        return BestMetric(config.best_metric, config.best_mode, config.early_stopping, config.early_stopping_delta)
-
-    def _create_metrics(self) -> tuple[dict[str, Metric], dict[str, Metric]]:
-        world_size = self.strategy.environment.world_size
-        made = self.create_metrics(), self.create_train_metrics()
-        for metric in [metric for metrics in made for metric in metrics.values()]:
-            synchronised(metric.to(self.device), self.strategy.collectives, world_size)
-        return made
+        return create_checkpointer(run.checkpoints, self.strategy, self.config, identity)
 
     def _call(self, method: str, *arguments: Any) -> None:
         for callback in overridden(self.callbacks, method):
@@ -361,7 +342,7 @@ class Trainer(Component):
         """Give the trackers a row of figures, with the present step if it has none."""
         row = row if "step" in row else {"step": self.step, **row}
         for tracker in self.trackers:
-            self._tell(partial(tracker.log, row))
+            tell(partial(tracker.log, row))
 
     @staticmethod
     def _computed(metrics: Mapping[str, Metric], prefix: str) -> dict[str, float]:
@@ -377,15 +358,41 @@ class Trainer(Component):
         norm = 0.0 if self.grad_norm is None or self._scaler is not None else self.grad_norm.item()
         if math.isfinite(value) and math.isfinite(norm):
             return value
-        if self._checkpointer is not None:
-            self._checkpointer.wait()
-        newest = self._checkpointer.newest() if self._checkpointer else None
         found = f"The loss is {value}" if not math.isfinite(value) else f"The norm of the gradients is {norm}"
-        raise diverged(found, self.step, self.config, newest)
+        raise diverged(found, self.step, self.config, self._last_checkpoint())
+
+    def _check_weights(self) -> None:
+        """Raise TrainingError, on every rank, if a weight or average is not finite, unless that was just looked at."""
+        if self._checkpointer is not None and self._checkpointer.last_saved == self.step:
+            return
+        name = first_not_finite(self.trained_tensors(), self.strategy.collectives)
+        if name is not None:
+            raise diverged(f"The weight {name} is not finite", self.step, self.config, self._last_checkpoint())
+
+    def trained_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield what training changes, by name: the weights and their averages."""
+        yield from (pair for pair in self.module.named_parameters() if pair[1].requires_grad)
+        if self._average is not None:
+            yield from ((f"{name} (its average)", tensor) for name, tensor in self._average.tensors.items())
+
+    def checked(self, metrics: dict[str, float], name: str) -> dict[str, float]:
+        """Return the metrics of an evaluation; raise TrainingError, on every rank, if metric `name` is not finite."""
+        if math.isfinite(metrics.get(name, 0.0)):
+            return metrics
+        self._check_weights()
+        raise no_figure(name, metrics[name], self.step, self._last_checkpoint())
+
+    def _last_checkpoint(self) -> Path | None:
+        if self._checkpointer is None:
+            return None
+        self._checkpointer.wait()
+        return self._checkpointer.newest()
 
     def _evaluate(self, loss: Tensor) -> None:
         metrics = self.evaluate()
         self.report(metrics)
+        if self._scheduler is not None:
+            self._scheduler.evaluated(metrics)
         self._call("on_evaluation_end", metrics)
         if self._best is not None and self._best.update(self.step, metrics):
             self._save(loss)
@@ -396,11 +403,12 @@ class Trainer(Component):
 
         Without `batches` it is over those of `create_evaluation_loader`, `eval_batches` of them at most.
 
-        With `ema_decay` it is the averaged weights that are evaluated. Raises DataError if there is no sample.
+        With `ema_decay` it is the averaged weights that are evaluated. Raises DataError if there is no sample, and
+        TrainingError for a loss that is not finite.
         """
         self.model.eval()
         mean = WeightedMean(self.device)
-        with nullcontext() if self._average is None else self._average.in_place():
+        with self._evaluated_weights():
             limit = self.config.eval_batches if batches is None else None
             for batch in islice(self._evaluation_batches() if batches is None else batches, limit):
                 mean.add(self._validation_step(move(batch, self.device)), count_samples(batch))
@@ -408,7 +416,13 @@ class Trainer(Component):
         value = mean.compute(self.strategy.collectives)
         if value is None:
             raise DataError("The evaluation loader gave no batch at all. Give more data, or set eval_every=0.")
-        return {f"{prefix}loss": value, **self._computed(self.metrics, prefix)}
+        return self.checked({f"{prefix}loss": value, **self._computed(self.metrics, prefix)}, f"{prefix}loss")
+
+    @contextmanager
+    def _evaluated_weights(self) -> Iterator[None]:
+        """Let the module compute with what is evaluated: averages over steps and over ranks; a collective call."""
+        with self._statistics.averaged(), nullcontext() if self._average is None else self._average.in_place():
+            yield
 
     def _evaluation_batches(self) -> Iterable[Any]:
         batches = self.create_evaluation_loader()
@@ -424,13 +438,16 @@ class Trainer(Component):
         if self._checkpointer.last_saved == self.step:
             return
         self._finite_loss(loss)  # never let a checkpoint of NaN replace a good one
-        path = self._checkpointer.save(self.step, self._tensors(), self._state())
+        self._check_weights()
+        with self._statistics.averaged():
+            path = self._checkpointer.save(self.step, self._tensors(), self._state())
         self._call("on_checkpoint", path)
 
     def _tensors(self) -> Tensors:
         tensors = {
             **self.strategy.state(self.model, self.optimizer),
             "random": {str(self.strategy.environment.rank): rng_state()},
+            "statistics": self._statistics.state(),
         }
         if self._average is not None:
             tensors["ema"] = self._average.tensors
@@ -463,6 +480,7 @@ class Trainer(Component):
         self.step = state["step"]
         self.strategy.load_state(self.model, self.optimizer, tensors)
         set_rng_state({**rng_state(), **tensors.get("random", {}).get(str(self.strategy.environment.rank), {})})
+        self._statistics.load_state(tensors.get("statistics", {}))
         set_states(self.train_metrics, tensors.get("metrics", {}), self.strategy.environment.is_main)
         for name in ("loader", "scheduler", "scaler", "best"):
             part = self.loader if name == "loader" else getattr(self, f"_{name}")

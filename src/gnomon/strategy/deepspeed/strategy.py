@@ -50,6 +50,7 @@ class DeepSpeedStrategy(DataParallelStrategy):
         if offload and zero_stage == 0:
             raise ConfigError("offload=true needs a part to keep on the CPU. Set zero_stage=1, 2 or 3.")
         self._stage = zero_stage
+        self.gathers_weights = zero_stage == 3
         self._offload = offload
         self._zero = dict(zero or {})
         self._optimizer: EngineOptimizer | None = None

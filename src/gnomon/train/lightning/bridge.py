@@ -22,7 +22,7 @@ from gnomon.train.lightning.module_checks import check_module, read_optimizers, 
 from gnomon.train.lightning.stand_in import TrainerStandIn
 from gnomon.train.loaders import as_dataset, create_step_loader
 from gnomon.train.precision import in_precision
-from gnomon.train.scheduler import ResumableScheduler
+from gnomon.train.scheduler import PlateauScheduler, ResumableScheduler
 from gnomon.train.supervised_settings import SupervisedConfig
 from gnomon.train.trainer import Trainer
 
@@ -99,6 +99,7 @@ class LightningModuleTrainer(Trainer):
         """Return the module's scheduler, or one that leaves the learning rates as they are."""
         if self._lr_scheduler is None:
             return LambdaLR(self.optimizer, lambda step: 1.0)
+        self.plateau_metric = self._lr_scheduler.get("monitor")
         scheduler: LRScheduler = self._lr_scheduler["scheduler"]
         return scheduler
 
@@ -140,7 +141,7 @@ class LightningModuleTrainer(Trainer):
         from gnomon.train.lightning.collected import Collected
 
         super().setup()
-        if self._lr_scheduler is not None:
+        if self._lr_scheduler is not None and not isinstance(self._scheduler, PlateauScheduler):
             every = int(self._lr_scheduler.get("frequency", 1))
             every *= self.steps_per_epoch if self._lr_scheduler.get("interval", "epoch") == "epoch" else 1
             self._scheduler = _EverySoManySteps(self._lr_scheduler["scheduler"], every)
@@ -189,12 +190,12 @@ class LightningModuleTrainer(Trainer):
         stand_in.training, stand_in.validating = False, True
         self.model.eval()
         try:
-            with nullcontext() if self._average is None else self._average.in_place():
+            with self._evaluated_weights():
                 module.on_validation_epoch_start()
                 for index, batch in enumerate(self._limited(batches)):
                     self._validate(batch, index, f"{prefix}loss")
                 module.on_validation_epoch_end()
-            found = self._collected.compute()
+            found = self.checked(self._collected.compute(), f"{prefix}loss")
         finally:
             self.model.train()
             stand_in.training, stand_in.validating = True, False
@@ -213,16 +214,18 @@ class LightningModuleTrainer(Trainer):
 
     def _validate(self, batch: PaddedBatch, index: int, name: str) -> None:
         samples = count_samples(batch)
-        if not samples:
+        if not samples and not self.strategy.gathers_weights:
             return
         step: Any = self.module.validation_step
         self._collected.samples = samples
-        chosen = move(_only_valid(batch.samples, batch.valid), self.device)
-        output: Any = in_precision(lambda given: step(*given), self.config.precision, self.device)(
-            with_index(step, chosen, index)
-        )
-        if output is not None:
-            self._collected.log(name, _loss(output, "validation_step"))
+        chosen = move(_only_valid(batch.samples, batch.valid) if samples else batch.samples, self.device)
+        call = self._through_wrapper if self.strategy.gathers_weights else _plainly
+        arguments = with_index(step, chosen, index)
+        # a rank with nothing but filling passes it through the weights that the others wait for, and forgets it
+        with nullcontext() if samples else self._collected.unchanged():
+            output: Any = in_precision(lambda given: call(step, given), self.config.precision, self.device)(arguments)
+            if output is not None:
+                self._collected.log(name, _loss(output, "validation_step"))
 
     def _evaluation_loader(self, dataset: Any) -> ResumableLoader:
         return create_step_loader(dataset, self.config, self.strategy, accumulation=1, shuffle=False, last="pad")
@@ -252,6 +255,10 @@ class _EverySoManySteps(ResumableScheduler):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._count = state["count"]
         super().load_state_dict(state["scheduler"])
+
+
+def _plainly(step: Any, arguments: tuple[Any, ...]) -> Any:
+    return step(*arguments)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,6 +72,21 @@ class Collected:
             metric.reset()
         self._sums, self._weights, self._metrics = {}, {}, {}
         return row
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Forget what is logged inside, and what the module's metrics take in."""
+        before = dict(self._sums), dict(self._weights), dict(self._metrics)
+        metrics = [each for each in self._module.modules() if isinstance(each, Metric)]
+        states = [(metric, metric._copy_state_dict(), metric._update_count, metric._computed) for metric in metrics]
+        try:
+            yield
+        finally:
+            self._sums, self._weights, self._metrics = before
+            for metric, state, count, computed in states:
+                for name, value in state.items():
+                    setattr(metric, name, value)
+                metric._update_count, metric._computed = count, computed
 
     def _path_of(self, name: str, metric: Metric) -> str:
         for path, module in self._module.named_modules():

@@ -11,12 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gnomon.errors import InterruptedRunError, TrainingError
 from gnomon.runtime.signals import StopFlag
+from gnomon.train.finite import not_finite
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR2": 140}
 
 
 class RunGuard(Callback):
-    """Stops after a signal, with a checkpoint, and at a loss that is not finite."""
+    """Stops after a signal, with a checkpoint, and at a loss or weights that are not finite."""
 
     def __init__(self, flag: StopFlag, folder: Path, every: int, newest: Callable[[], Path | None]) -> None:
         self._flag = flag
@@ -37,6 +38,14 @@ class RunGuard(Callback):
         if step % self._every == 0:
             self._check(trainer, outputs, step)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Raise TrainingError, on every rank, rather than let weights that are not finite replace good ones."""
+        self._check_weights(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise TrainingError, on every rank, for weights that are not finite."""
+        self._check_weights(trainer, pl_module)
+
     def _interrupt(self, trainer: Trainer, step: int) -> None:
         path = self._folder / f"step-{step:06d}.ckpt"
         trainer.save_checkpoint(path)
@@ -51,8 +60,15 @@ class RunGuard(Callback):
     def _check(self, trainer: Trainer, outputs: Any, step: int) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         finite = loss is None or math.isfinite(float(loss))
-        if trainer.strategy.reduce_boolean_decision(finite, all=True):
-            return
+        if not trainer.strategy.reduce_boolean_decision(finite, all=True):
+            raise self._diverged(f"The loss is {loss}", step)
+
+    def _check_weights(self, trainer: Trainer, module: LightningModule) -> None:
+        name = not_finite(module.named_parameters())
+        if not trainer.strategy.reduce_boolean_decision(name is None, all=True):
+            raise self._diverged(f"The weight {name or 'of another rank'} is not finite", trainer.global_step)
+
+    def _diverged(self, found: str, step: int) -> TrainingError:
         newest = self._newest()
         advice = f"'{newest}' is the last checkpoint: continue from it, with resume=true," if newest else "Start again"
-        raise TrainingError(f"The loss is {loss} at step {step}. {advice} with a lower learning rate or a grad_clip.")
+        return TrainingError(f"{found} at step {step}. {advice} with a lower learning rate or a grad_clip.")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from gnomon.errors import ConfigError
 from gnomon.train.lightning.library import lightning
@@ -19,6 +20,7 @@ _REFUSED = (
     "on_validation_end", "on_validation_model_eval", "on_validation_model_train", "on_validation_start",
     "optimizer_step", "optimizer_zero_grad", "transfer_batch_to_device",
 )  # fmt: skip
+_SCHEDULER_SETTINGS = {"scheduler", "interval", "frequency", "name"}
 _INSTEAD = "Train it with gnomon.train.lightning.LightningTrainer, which runs Lightning's own loop"
 
 
@@ -51,7 +53,7 @@ def with_index(step: Callable[..., Any], batch: Any, index: int) -> tuple[Any, .
 def read_optimizers(configured: Any) -> tuple[Optimizer, dict[str, Any] | None]:
     """Return the optimizer and the settings of its scheduler, in any of the forms that Lightning knows.
 
-    Raises ConfigError for none, for several, and for a scheduler that wants a metric.
+    Raises ConfigError for none, for several, and for settings that our loop does not know.
     """
     optimizer, scheduler = _split(configured)
     if not isinstance(optimizer, Optimizer):
@@ -59,7 +61,8 @@ def read_optimizers(configured: Any) -> tuple[Optimizer, dict[str, Any] | None]:
     if scheduler is None:
         return optimizer, None
     settings = dict(scheduler) if isinstance(scheduler, dict) else {"scheduler": scheduler}
-    unknown = sorted(settings.keys() - {"scheduler", "interval", "frequency", "name"})
+    plateau = isinstance(settings.get("scheduler"), ReduceLROnPlateau)
+    unknown = sorted(settings.keys() - _SCHEDULER_SETTINGS - ({"monitor"} if plateau else set()))
     if unknown:
         raise ConfigError(
             f"configure_optimizers sets {', '.join(unknown)} of its lr_scheduler, which our loop does not know. "
@@ -67,7 +70,22 @@ def read_optimizers(configured: Any) -> tuple[Optimizer, dict[str, Any] | None]:
         )
     if settings.get("interval", "epoch") not in ("epoch", "step"):
         raise ConfigError(f"lr_scheduler interval={settings['interval']!r}; set it to 'step' or 'epoch'.")
+    if plateau:
+        _check_plateau(settings)
     return optimizer, settings
+
+
+def _check_plateau(settings: dict[str, Any]) -> None:
+    if "monitor" not in settings:
+        raise ConfigError(
+            "configure_optimizers returned ReduceLROnPlateau without monitor. Name the figure that it follows, as in "
+            "{'scheduler': ..., 'monitor': 'val_loss'}."
+        )
+    if settings.get("interval", "epoch") != "epoch" or settings.get("frequency", 1) != 1:
+        raise ConfigError(
+            "configure_optimizers sets interval or frequency of ReduceLROnPlateau, which is stepped after each "
+            "evaluation here. Leave them out, and set eval_every."
+        )
 
 
 def _split(configured: Any) -> tuple[Any, Any]:

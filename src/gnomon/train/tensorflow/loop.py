@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -13,25 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.errors import TrackerWarning
 from gnomon.launch.rank_errors import report_checkpoint
 from gnomon.runtime.run_directory import RunDirectory
 from gnomon.runtime.signals import StopFlag
 from gnomon.track.base import Tracker
-from gnomon.track.registry import parse_trackers
-from gnomon.train.best import BestMetric
+from gnomon.train.best import create_best
 from gnomon.train.clock import StepClock
 from gnomon.train.examples import Examples
-from gnomon.train.outcomes import diverged, interrupted
+from gnomon.train.outcomes import diverged, interrupted, no_figure
 from gnomon.train.retention import Retention
 from gnomon.train.run_files import drop_later_rows, open_run, write_settings
+from gnomon.train.run_trackers import tell, trackers_of
 from gnomon.train.schedule import learning_rates
 from gnomon.train.supervised_settings import Objective, SupervisedConfig
 from gnomon.train.tensorflow.checkpoint import KerasCheckpointer, on_main
 from gnomon.train.tensorflow.distribution import Distribution
 from gnomon.train.tensorflow.feed import TrainingFeed, evaluation_batches
 from gnomon.train.tensorflow.library import keras
-from gnomon.train.tensorflow.models import create_model, create_optimizer, fit_targets
+from gnomon.train.tensorflow.models import create_model, create_optimizer, first_not_finite, fit_targets
 from gnomon.train.tensorflow.steps import Steps
 
 
@@ -63,7 +61,7 @@ class Loop:
         self._feed = TrainingFeed(examples, config, distribution, self._fit)
         self._steps = create_steps(distribution, self.model, self._optimizer, objective, config)
         self._rates, self._rate = learning_rates(config), math.nan
-        self._best = None if config.best_metric is None else create_best(config.best_metric, config)
+        self._best = create_best(config)
         self._identity = {
             "seed": config.seed,
             "batch": config.batch,
@@ -83,12 +81,12 @@ class Loop:
             self._trackers.extend(self._create_trackers(run))
         self._train(flag)
         if "test" in self._held_out:
-            self._report(self.evaluate("test", "test_"))
+            self._report(self._checked(self.evaluate("test", "test_"), "test_loss"))
 
     def close(self) -> None:
         """Close the trackers, unlock the run directory and leave the other processes."""
         for tracker in self._trackers:
-            _tell(tracker.close)
+            tell(tracker.close)
         self._trackers = []
         if self._lock is not None:
             os.close(self._lock)
@@ -118,6 +116,7 @@ class Loop:
             if self.step < num_steps and stop:
                 self._save(None)
                 raise interrupted(flag.signal_name or "SIGTERM", self.step, num_steps, self._checkpointer.newest())
+        self._check_weights()
 
     def _run_step(self, flag: StopFlag) -> bool:
         """Do one optimizer step; return True, on all processes alike, if any of them was asked to stop before it."""
@@ -157,7 +156,7 @@ class Loop:
 
     def _report(self, row: Mapping[str, Any]) -> None:
         for tracker in self._trackers:
-            _tell(partial(tracker.log, {"step": self.step, **row}))
+            tell(partial(tracker.log, {"step": self.step, **row}))
 
     def _finite_loss(self) -> float:
         """Return the loss of the step, which is the same on every process; raise TrainingError if it diverged."""
@@ -166,8 +165,27 @@ class Loop:
                 raise diverged(f"The {name} is {value}", self.step, self.config, self._checkpointer.newest())
         return float(self._loss)
 
+    def _check_weights(self) -> None:
+        """Raise TrainingError, on every process, if a weight is not finite, unless that was just looked at.
+
+        The loss does not always tell: a ReLU of TensorFlow may make 0 of what is not a number.
+        """
+        if self._checkpointer.last_saved == self.step:
+            return
+        name = first_not_finite(self.model)
+        if self._distribution.sum(float(name is not None)):
+            found = f"The weight {name or 'of another process'} is not finite"
+            raise diverged(found, self.step, self.config, self._checkpointer.newest())
+
+    def _checked(self, metrics: dict[str, float], name: str) -> dict[str, float]:
+        """Return the metrics of an evaluation; raise TrainingError, on every process, if its loss is not finite."""
+        if math.isfinite(metrics[name]):
+            return metrics
+        self._check_weights()
+        raise no_figure(name, metrics[name], self.step, self._checkpointer.newest())
+
     def _evaluate(self, _: None) -> None:
-        metrics = self.evaluate("validation", "eval_")
+        metrics = self._checked(self.evaluate("validation", "eval_"), "eval_loss")
         self._report(metrics)
         if self._best is not None and self._best.update(self.step, metrics):
             self._save(None)
@@ -176,6 +194,7 @@ class Loop:
         if self._checkpointer.last_saved == self.step:
             return
         self._finite_loss()  # never let a checkpoint of NaN replace a good one
+        self._check_weights()
         state = {"loader": self._feed.state_dict()}
         if self._best is not None:
             state["best"] = self._best.state_dict()
@@ -206,17 +225,7 @@ class Loop:
         )
 
     def _create_trackers(self, run: RunDirectory) -> list[Tracker]:
-        from gnomon.track.collection import create_trackers
-
-        settings = self.config.trackers
-        if self.config.progress and all(each.name != "console" for each in settings):
-            settings = (*settings, *parse_trackers("console"))
-        return [create_trackers(settings, run, self._distribution.cluster.environment, self.config.num_steps)]
-
-
-def create_best(metric: str, config: SupervisedConfig) -> BestMetric:
-    """Return what follows `metric` and says when to stop early."""
-    return BestMetric(metric, config.best_mode, config.early_stopping, config.early_stopping_delta)
+        return [trackers_of(self.config, run, self._distribution.cluster.environment)]
 
 
 def create_steps(
@@ -232,14 +241,6 @@ def create_steps(
         accumulation=config.accumulation,
         grad_clip=config.grad_clip,
     )
-
-
-def _tell(call: Callable[[], None]) -> None:
-    """Make a call of a tracker; its failure is a warning, because no tracker may stop a run."""
-    try:
-        call()
-    except (Exception, SystemExit) as error:  # rich leaves the program when its terminal has gone
-        warnings.warn(f"A tracker failed: {type(error).__name__}: {error}", TrackerWarning, stacklevel=2)
 
 
 @contextmanager

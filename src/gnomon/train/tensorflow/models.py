@@ -18,7 +18,7 @@ from gnomon.train.supervised_settings import (
     SupervisedConfig,
 )
 from gnomon.train.tensorflow.distribution import Distribution
-from gnomon.train.tensorflow.library import keras
+from gnomon.train.tensorflow.library import keras, tensorflow
 
 
 def create_model(source: Any, example: Array, distribution: Distribution) -> tuple[Any, tuple[int, ...]]:
@@ -114,6 +114,15 @@ def _lstm(settings: LSTMSettings, input_shape: Sequence[int]) -> list[Any]:
         )
     last = settings.num_layers - 1
     return [layers.LSTM(settings.hidden, return_sequences=index < last) for index in range(settings.num_layers)]
+
+
+def first_not_finite(model: Any) -> str | None:
+    """Return the path of a trainable variable with a value that is not finite, or None."""
+    tf = tensorflow()
+    for variable in model.trainable_variables:
+        if not tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable.value))):
+            return str(variable.path)
+    return None
 
 
 def fit_targets(targets: Array, output_shape: tuple[int, ...], objective: Objective) -> Array:
