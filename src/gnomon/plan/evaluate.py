@@ -18,10 +18,11 @@ from gnomon.plan.price import PASSES, PricedOperator, total
 from gnomon.plan.schedule import PipelineCost, StageTimes, pipeline_cost
 from gnomon.plan.stages import DUALPIPE, STAGES
 from gnomon.plan.state_work import StateWork, state_work
+from gnomon.plan.stragglers import stragglers_s
 from gnomon.spec import TIME_TERMS
 
 LAYER_KINDS = ("tensor", "context", "expert", "shard", "offload")
-STEP_KINDS = ("gradients", "weights", "states", "pipeline")
+STEP_KINDS = ("gradients", "weights", "states", "pipeline", "stragglers")
 NONE = np.zeros(1)
 
 
@@ -111,6 +112,7 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         **{kind: cases.accumulation * slow.layers * layer.exposed[kind] for kind in LAYER_KINDS},
         **_step_exposed(cases, state, windows),
         "pipeline": pipeline.send_s,
+        "stragglers": stragglers_s(cases, pipeline.total_s - pipeline.send_s),
     }
     terms = _terms(cases, work, state, layer, slow, exposed)
     bubble = np.maximum(pipeline.total_s - cases.accumulation * slowest_s - pipeline.send_s, 0.0)

@@ -63,6 +63,11 @@ def assumptions(
         lines.append(
             "achieved rates are the generation's, not measured on this machine: gnomon calibrate measures them"
         )
+    if cluster.rates is not None and efficiency is None and cluster.rates.variation and layout.num_ranks > 1:
+        lines.append(
+            f"equal devices differ by {cluster.rates.variation:.1%} (standard deviation), and the slowest of "
+            f"{layout.num_ranks} is waited for"
+        )
     if not (efficiency.framework_bytes if efficiency else stack.framework_bytes):
         lines.append("memory of framework, libraries and allocator is unknown for this hardware and counted as 0")
     if model.moe is not None:

@@ -72,7 +72,7 @@ def collective_rows(cases: Cases, result: Evaluation, cluster: ClusterSpec, layo
             exposed_s=_one(result.exposed[kind]),
             bound="network",
             tier=_tier(cluster, reach),
-            source="measured all-reduce by size" if _measured(cluster, layout, kind) else "ring, tree or all-to-all",
+            source=_source(cluster, layout, kind),
         )
         for name, kind, calls, size, seconds, reach in _collectives(cases, result, layout)
         if seconds > 0
@@ -112,6 +112,7 @@ def _collectives(
     sends = 2.0 * micro_batches * (layout.pp > 1)
     size = _one(cases.stream_tokens * model.hidden * storage.stream_bytes)
     yield "sends between stages", "pipeline", sends, sends * size, sends * _one(stage_send_s(cases)), layout.num_ranks
+    yield "waiting for the slowest rank", "stragglers", 1, 0.0, _one(result.exposed["stragglers"]), layout.num_ranks
 
 
 def _one(value: Array) -> float:
@@ -123,6 +124,8 @@ def _tier(cluster: ClusterSpec, ranks: int) -> str:
     return tier.name if tier else ""
 
 
-def _measured(cluster: ClusterSpec, layout: Layout, kind: str) -> bool:
+def _source(cluster: ClusterSpec, layout: Layout, kind: str) -> str:
     curve = cluster.efficiency.collectives.get("all_reduce") if cluster.efficiency else None
-    return kind == "gradients" and curve is not None and curve.ranks == layout.dp
+    if kind == "gradients" and curve is not None and curve.ranks == layout.dp:
+        return "measured all-reduce by size"
+    return "variation among equal devices" if kind == "stragglers" else "ring, tree or all-to-all"

@@ -44,6 +44,7 @@ class GenericRates:
     misaligned: Array
     alignment: Array
     kernel_s: Array
+    variation: Array
 
     def price(self, operator: Operator, precision: str) -> tuple[Array, Array, str]:
         """Return (compute seconds, memory seconds, name of the rate) of one call."""
@@ -99,6 +100,11 @@ class MeasuredRates:
 
     efficiency: Efficiency
 
+    @property
+    def variation(self) -> Array:
+        """Nothing: what was measured is that of these very devices."""
+        return np.zeros(1)
+
     def price(self, operator: Operator, precision: str) -> tuple[Array, Array, str]:
         """Return (compute seconds, memory seconds, curve name) of one call.
 
@@ -144,6 +150,7 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
         misaligned=array(rates.misaligned),
         alignment=array(ALIGNMENT_ELEMENTS),
         kernel_s=array(rates.kernel_s),
+        variation=array(rates.variation),
     )
 
 

@@ -44,6 +44,9 @@ class DeviceRates(Noun):
         default=None, description="board power at which `matmul` holds; a board with less runs at a lower clock"
     )
     kernel_s: NonNegativeFloat = Field(default=0.0, description="device seconds between two kernels")
+    variation: NonNegativeFloat = Field(
+        default=0.0, description="standard deviation of the compute times of equal devices, over their mean"
+    )
     sources: FrozenMap[str, str] = Field(default_factory=dict)
 
     def share(self, kind: Literal["matmul", "attention"], dtype: str) -> float | None:

@@ -106,6 +106,7 @@ TIME_CONSTANTS = (
     _rate("network", TIERS, 0.2, "large collectives on the outer tiers"),
     _kernel("half_depth", 96.0, 2048.0, "elements", "inner dimension at which a product runs half as fast"),
     _kernel("misaligned", 0.15, 1.0, "share", "rate of products whose sizes are no multiples of 8"),
+    _kernel("variation", 0.004, 0.1, "share", "standard deviation of the compute times of equal devices"),
     _kernel("kernel_s", 1.5e-6, 2e-5, "s", "device time between two kernels"),
     _stack(
         "dispatch_s",

@@ -174,6 +174,7 @@ def _components(step: Step) -> Iterator[Component]:
         f"DP {'AR' if zero == 0 else 'RS'} (exposed)": float(exposed["gradients"][0]),
         "DP AG (exposed)": float(exposed["weights"][0]),
         "PP Send/Recv (exposed)": float(exposed["pipeline"][0]),
+        "Waiting for the Slowest Rank": float(exposed["stragglers"][0]),
         "Pipeline Bubble": float(terms["bubble_s"][0]),
         "LM Head and Loss": ends["last"],
         "Embedding Lookup": ends["first"],
