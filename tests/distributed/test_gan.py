@@ -11,7 +11,7 @@ from gan_fixtures import RING, make_gan, weights
 from gnomon.launch.local import RankJob, run_ranks
 from gnomon.runtime.run_directory import RunDirectory
 
-pytestmark = pytest.mark.torch_dist
+pytestmark = [pytest.mark.torch_dist, pytest.mark.usefixtures("uncovered_children")]
 
 TESTS = Path(__file__).parents[1]
 TOLERANCE = 1e-5  # relative, of one rank against two: sums of gradients are rounded in another order

@@ -162,7 +162,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def short_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def short_runs(tmp_path_factory: pytest.TempPathFactory, uncovered_children: None) -> Runs:
     """The other layouts for a few steps."""
     runs = Runs(tmp_path_factory.mktemp("short"))
     changes = {"num_steps": 5, "eval_every": 5, "checkpoint_every": 0, "micro_batch": 2}

@@ -14,7 +14,7 @@ from gnomon.train.networks import create_network
 from gnomon.train.predictor import DistributedPredictor
 from gnomon.train.supervised_settings import MLPSettings
 
-pytestmark = pytest.mark.torch_dist
+pytestmark = [pytest.mark.torch_dist, pytest.mark.usefixtures("uncovered_children")]
 
 LENGTH = 23  # divides by no number of ranks or micro-batches here
 WORKER = """

@@ -14,6 +14,11 @@ GNOMON = [sys.executable, "-c", "from gnomon.cli.main import main; main()"]
 USE_CASES = Path(__file__).parents[2] / "use_cases"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _ranks_without_coverage(uncovered_children: None) -> None:
+    """Train on several ranks as fast as a user does; what they run is covered elsewhere."""
+
+
 @pytest.fixture
 def exec_pipeline(uncovered_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return what runs `gnomon exec-pipeline --config config.yaml ARGUMENTS` in the folder of a use case."""
