@@ -130,9 +130,12 @@ class Storage:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Cases:
-    """What one evaluation needs, arrays of shape (n,) or (1,) that broadcast against each other."""
+    """What one evaluation needs, arrays of shape (n,) or (1,) that broadcast against each other.
+
+    Equal to itself alone, so that what is computed of it can be kept.
+    """
 
     model: ModelSizes
     split: Split

@@ -182,7 +182,10 @@ def _stage_work(cases: Cases, work: LayerWork, state: StateWork, layer: LayerTim
     layers = getattr(state.layers, stage)
 
     def sum_(of_layer: Array, of_first: Array, of_last: Array) -> Array:
-        return np.asarray(layers * of_layer + first * of_first + last * of_last)
+        whole = layers * of_layer
+        if stage == "middle":  # where there is one stage alone, the first is it
+            return np.asarray(whole)
+        return np.asarray(whole + first * of_first + last * of_last)
 
     passes = {name: sum_(layer.passes[name], work.first.passes[name], work.last.passes[name]) for name in PASSES}
     host = sum_(layer.host, work.first.host, work.last.host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from gnomon.spec.layout import SCHEDULES
 STAGES = ("first", "middle", "last")
 FOLDED = tuple(SCHEDULES.index(name) for name in ("zb-v", "v-half", "v-min"))
 DUALPIPE = SCHEDULES.index("dualpipe")
+_KEPT = 4  # problems whose stages are kept: one evaluation asks for them a dozen times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class StageLayers:
     last: Array
 
 
+@lru_cache(maxsize=_KEPT)
 def stage_layers(cases: Cases) -> StageLayers:
     """Return the layers per stage: equal where they divide; else the first and the last, which also hold embedding
     and head, have fewer. Numbers that the layout gives are kept, and the other stages share what is left."""
@@ -69,6 +72,7 @@ def has_head(cases: Cases, stage: str) -> NDArray[np.bool_]:
     return np.asarray((split.pp == 1) | at_start | (~folded & (stage == "last")))
 
 
+@lru_cache(maxsize=3 * _KEPT)
 def stage_parameters(cases: Cases, stage: str) -> tuple[Array, Array]:
     """Return (parameters that every data-parallel rank has, parameters of experts) of the rank of a stage.
 
