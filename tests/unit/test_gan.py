@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,13 +20,7 @@ from gnomon.train.gan_losses import LOSSES, gradient_penalty
 from gnomon.train.gan_quality import density_and_coverage, mmd, quality, sliced_wasserstein
 from gnomon.train.image_grid import image_grid
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Losses and quality figures against numbers computed in another way

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,15 +29,10 @@ from supervised_fixtures import TEST, TRAIN, VALIDATION, newest_tensors  # noqa:
 
 TESTS = Path(__file__).parents[1]
 TOLERANCE = 1e-5  # relative, of one rank against two: sums of gradients are rounded in another order
-pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning gives advice on small runs
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*:UserWarning"),  # Lightning gives advice on small runs
+]
 
 
 def seeded(module_class=Classifier, *arguments):

@@ -1,6 +1,5 @@
 """PyTorch's schedulers in the training loop: stepped, resumed with all that they change, refused."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -10,13 +9,7 @@ from torch.optim import lr_scheduler
 from gnomon.errors import ConfigError
 from line_fixtures import LineTrainer, config, curve_and_state, interrupted_and_resumed
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class ScheduledTrainer(LineTrainer):

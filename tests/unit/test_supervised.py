@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,7 @@ TESTS = Path(__file__).parents[1]
 TOLERANCE = 1e-5  # relative, of one rank against two: sums of gradients are rounded in another order
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def launch(folder: Path, ranks: int, *scenarios: str) -> list[dict[str, Any]]:

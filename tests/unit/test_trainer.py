@@ -7,7 +7,6 @@ import signal
 import statistics
 import time
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,7 @@ from gnomon.train.optimizer import create_adamw
 from gnomon.train.trainer import Trainer
 from training_fixtures import read_curve, tiny_config
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class LineTrainer(Trainer):

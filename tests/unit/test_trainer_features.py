@@ -5,7 +5,6 @@ import math
 import os
 import random
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,13 +18,7 @@ from gnomon.train.checkpoint_files import list_checkpoints, read_state
 from line_fixtures import LineTrainer, config, curve_and_state, interrupted_and_resumed
 from training_fixtures import read_curve
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def steps_kept(run: RunDirectory) -> list[int]:

@@ -365,8 +365,7 @@ class Trainer(Component):
         """Raise TrainingError, on every rank, if a weight or average is not finite, unless that was just looked at."""
         if self._checkpointer is not None and self._checkpointer.last_saved == self.step:
             return
-        name = first_not_finite(self.trained_tensors(), self.strategy.collectives)
-        if name is not None:
+        if (name := first_not_finite(self.trained_tensors(), self.strategy.collectives)) is not None:
             raise diverged(f"The weight {name} is not finite", self.step, self.config, self._last_checkpoint())
 
     def trained_tensors(self) -> Iterator[tuple[str, Tensor]]:
