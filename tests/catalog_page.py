@@ -36,7 +36,7 @@ def render_tables() -> str:
             "Tiers from the innermost outwards: accelerators that it connects, GB/s per accelerator and direction.",
             _table(("name", "node", "tiers", "source"), clusters),
             "## Models",
-            "Parameters in billions, in brackets those that one token meets.",
+            "Parameters in billions, in brackets those that one token meets. Layers of an encoder come first.",
             _table(("name", "parameters", "layers", "width", "heads", "experts", "vocabulary", "source"), models),
         ]
     )
@@ -70,11 +70,11 @@ def _model(spec: ModelSpec) -> Iterable[str]:
     count = count_parameters(spec)
     yield f"`{spec.name}`"
     yield f"{count.total / 1e9:.3f}" + (f" ({count.active / 1e9:.3f})" if spec.moe else "")
-    yield str(spec.num_layers)
+    yield f"{spec.encoder.num_layers} + {spec.num_layers}" if spec.encoder else str(spec.num_layers)
     yield str(spec.hidden_size)
     yield f"{spec.num_heads}/{spec.num_kv_heads}" if spec.num_kv_heads != spec.num_heads else str(spec.num_heads)
     yield f"{spec.moe.num_experts}, {spec.moe.experts_per_token} per token" if spec.moe else ""
-    yield str(spec.vocab_size)
+    yield str(spec.vocab_size) if spec.vocab_size else ""
     yield _link(spec.source)
 
 

@@ -74,7 +74,7 @@ def models(draw):
         vocab_size=draw(sizes),
         activation=draw(st.sampled_from(["gelu", "gelu_tanh", "silu", "relu"])),
         norm=draw(st.sampled_from(["layernorm", "rmsnorm"])),
-        position=draw(st.sampled_from(["learned", "rope", "none"])),
+        position=draw(st.sampled_from(["learned", "rope", "relative", "none"])),
         qk_norm=draw(flags),
         tied_embeddings=draw(flags),
         sliding_window=draw(st.none() | sizes),

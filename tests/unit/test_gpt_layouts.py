@@ -54,15 +54,30 @@ def test_what_cannot_be_split_is_refused_with_what_can(tmp_path, layout, changes
         config(tmp_path, layout, **changes)
 
 
-def test_every_model_of_the_catalog_is_built_or_refused_by_the_planner_first():
+def decoders() -> list[ModelSpec]:
+    models = [load_model(name) for name in list_models()]
+    return [model for model in models if model.encoder is None and model.diffusion is None]
+
+
+@pytest.mark.parametrize("name", ["t5-small", "dit-s-2"])
+def test_what_is_no_decoder_is_refused(name):
+    pytest.importorskip("torch", reason="PyTorch is not installed; the networks cannot be built")
+    from gnomon.errors import SpecError
+    from gnomon.train.gpt import GPT
+
+    with pytest.raises(SpecError, match="the GPT trainer does not build"):
+        GPT(load_model(name))
+
+
+def test_every_decoder_of_the_catalog_is_built_or_refused_by_the_planner_first():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; the networks cannot be built")
     from gnomon.errors import SpecError
     from gnomon.plan.parameters import count_parameters
     from gnomon.train.gpt import GPT
 
     refused = []
-    for name in list_models():
-        whole: ModelSpec = load_model(name)
+    for whole in decoders():
+        name = whole.name
         layers = min(whole.num_layers, 4)  # enough for dense and sparse ones, with windows and without
         windows = round(layers * whole.num_sliding_window_layers / whole.num_layers)
         fewer = {"num_layers": layers, "num_sliding_window_layers": windows}

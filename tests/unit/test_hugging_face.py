@@ -32,7 +32,7 @@ def test_every_family_is_covered():
     families = {config["model_type"] for config in CONFIGS.values()}
     assert families == {
         "deepseek_v2", "deepseek_v3", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss",
-        "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe",
+        "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "t5",
     }  # fmt: skip
 
 

@@ -143,6 +143,7 @@ class Cases:
     network: Network
     rates: Rates
     seq_len: Array
+    encoder_seq_len: Array
     micro_batch: Array
     accumulation: Array
     causal: Array
@@ -171,6 +172,7 @@ class Cases:
             network=Network.of(cluster),
             rates=rates_of(cluster, workload.precision),
             seq_len=array(workload.seq_len),
+            encoder_seq_len=array(workload.encoder_seq_len or 0),
             micro_batch=array(workload.micro_batch),
             accumulation=array(workload.accumulation(layout.dp)),
             causal=array(workload.attention_mask == "causal"),
@@ -197,6 +199,16 @@ class Cases:
     def tokens(self) -> Array:
         """Tokens of one micro-batch on one rank, before tensor parallelism splits them."""
         return self.micro_batch * self.seq_len / self.split.cp
+
+    @property
+    def memory_tokens(self) -> Array:
+        """Tokens that the encoder read of one micro-batch, to whose outputs the decoder attends."""
+        return self.micro_batch * self.encoder_seq_len
+
+    @property
+    def crossed(self) -> Array:
+        """1 where the layers of this half have a second attention, over what an encoder wrote; else 0."""
+        return np.asarray((self.model.encoder_layers > 0) * 1.0)
 
     @property
     def stream_tokens(self) -> Array:

@@ -32,7 +32,10 @@ def check_sizes(workload: Workload) -> None:
 
 
 def check_sequence(model: ModelSpec, workload: Workload) -> None:
-    """Raise PlanError when learned positions do not reach as far as the sequence."""
+    """Raise PlanError when learned positions do not reach as far as the sequence, or it is not that of the model."""
+    _check_encoder_sequence(model, workload)
+    if model.diffusion is not None and workload.attention_mask == "causal":
+        raise PlanError(f"'{model.name}' attends to all patches of an image. Set attention_mask=full.")
     if model.position == "learned" and workload.seq_len > model.max_seq_len:
         raise PlanError(
             f"seq_len={workload.seq_len} exceeds the {model.max_seq_len} learned positions of '{model.name}'. "
@@ -40,10 +43,23 @@ def check_sequence(model: ModelSpec, workload: Workload) -> None:
         )
 
 
+def _check_encoder_sequence(model: ModelSpec, workload: Workload) -> None:
+    if model.encoder is not None and workload.encoder_seq_len is None:
+        raise PlanError(
+            f"The encoder of '{model.name}' reads sequences whose length is not set. Set encoder_seq_len, such as 512; "
+            "seq_len is that of the decoder."
+        )
+    if model.encoder is None and workload.encoder_seq_len is not None:
+        raise PlanError(
+            f"encoder_seq_len={workload.encoder_seq_len}, but '{model.name}' has no encoder. Leave encoder_seq_len out."
+        )
+
+
 def check_degrees(model: ModelSpec, layout: Layout, workload: Workload) -> None:
     """Raise LayoutError for degrees that do not divide what they split."""
     _check_heads(model, layout)
     _check_feed_forward(model, layout)
+    _check_halves(model, layout)
     _check_layers(model, layout)
     _check_sequence_split(model, layout, workload)
 
@@ -127,6 +143,14 @@ def _check_feed_forward(model: ModelSpec, layout: Layout) -> None:
         raise LayoutError(
             f"expert_tp={layout.expert_tp} does not divide moe.expert_ffn_size={moe.expert_ffn_size} of "
             f"'{model.name}'. {_near(layout.expert_tp, moe.expert_ffn_size, 'expert_tp')}"
+        )
+
+
+def _check_halves(model: ModelSpec, layout: Layout) -> None:
+    if model.encoder is not None and layout.pp * layout.cp > 1:
+        raise LayoutError(
+            f"pp={layout.pp} and cp={layout.cp}, but an encoder-decoder ('{model.name}') is planned on one pipeline "
+            "stage and with whole sequences. Set pp=1 and cp=1; tp, dp and zero_stage split it."
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gnomon.plan.arrays import Array, take
 from gnomon.plan.cases import Cases
+from gnomon.plan.halves import average
 from gnomon.plan.network import all_gather_s, all_reduce_s, all_to_all_s, group, send_s
 from gnomon.plan.rates import MeasuredRates
 from gnomon.plan.stages import shards, stage_layers, stage_parameters, weight_copies
@@ -31,7 +32,7 @@ class LayerTraffic:
 
 def layer_traffic(cases: Cases) -> LayerTraffic:
     """Return the collectives inside one layer that depend on its split and on the micro-batch alone."""
-    tensor = _tensor_s(cases)
+    tensor = average(cases, _tensor_s)
     context = _context_s(cases)
     expert = _expert_s(cases)
     split = cases.split
@@ -52,7 +53,8 @@ def layer_traffic(cases: Cases) -> LayerTraffic:
 def _tensor_s(cases: Cases) -> Array:
     """Return the seconds of one layer's forward: an all-reduce (or a gathering and a scattering) per row product.
 
-    Megatron-LM (arXiv 1909.08053, 2205.05198). A parallel block sums once; routed experts move tokens instead.
+    Megatron-LM (arXiv 1909.08053, 2205.05198). A parallel block sums once, a layer with a second attention three times;
+    routed experts move tokens instead.
     """
     model, split = cases.model, cases.split
     path = group(cases.network, split.tp, np.ones_like(split.tp))
@@ -60,7 +62,7 @@ def _tensor_s(cases: Cases) -> Array:
     whole = np.where(split.sequence_parallel > 0, 2.0 * all_gather_s(size, path), all_reduce_s(size, path))
     dense = np.where(model.parallel_block > 0, 0.0, model.dense_layers / model.num_layers)
     shared = np.where(model.shared_ffn > 0, model.moe_layers / model.num_layers, 0.0)
-    return whole * (1.0 + dense + shared)
+    return whole * (1.0 + cases.crossed + dense + shared)
 
 
 def _context_s(cases: Cases) -> Array:

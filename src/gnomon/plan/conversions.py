@@ -62,7 +62,15 @@ def approximate_flops_per_token(num_parameters: float) -> float:
 
 
 def model_flops_per_token(model: ModelSpec, seq_len: int) -> float:
-    """Return the training FLOPs of one token as the planner counts them: causal attention, active experts only."""
+    """Return the training FLOPs of one token as the planner counts them: causal attention, active experts only.
+
+    Raises PlanError for a model whose FLOPs its sequence length alone does not decide.
+    """
+    if model.encoder is not None or model.diffusion is not None:
+        raise PlanError(
+            f"The FLOPs of a token of '{model.name}' depend on more than one sequence length and a causal mask. "
+            "gnomon plan counts them; or give the FLOPs by --model-size."
+        )
     return float(model_flops_per_step(model, 1, seq_len, causal=True))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gnomon.plan.arrays import Array
+from gnomon.plan.arrays import Array, array
 from gnomon.plan.cases import Cases
 from gnomon.plan.sizes import PRODUCTS, ModelSizes, attended_tokens
 from gnomon.spec import ModelSpec, Workload
+
+NONE = np.zeros(1)
 
 
 def matmul_flops(m: ArrayLike, n: ArrayLike, k: ArrayLike) -> Array:
@@ -34,32 +36,45 @@ def step_flops(cases: Cases) -> Array:
     that its mask and windows leave (half the square when causal). Embedding lookups and elementwise work count
     nothing. One multi-token-prediction module counts as one layer, its projection and the head.
     """
-    model = cases.model
     tokens = cases.micro_batch * cases.accumulation * cases.split.dp * cases.seq_len
-    return tokens * model_flops_per_token(model, cases.seq_len, cases.causal)
+    return tokens * model_flops_per_token(cases.model, cases.seq_len, cases.causal, cases.encoder_seq_len)
 
 
-def model_flops_per_token(model: ModelSizes, seq_len: Array, causal: Array) -> Array:
-    """Return forward and backward FLOPs of one token in sequences of `seq_len`."""
-    share = {"dense": model.dense_layers, "moe": model.moe_layers, "expert": model.moe_layers * model.top_k}
-    total_products = np.zeros(1)
+def model_flops_per_token(model: ModelSizes, seq_len: Array, causal: Array, encoder_seq_len: Array = NONE) -> Array:
+    """Return forward and backward FLOPs of one token in sequences of `seq_len`.
+
+    Where an encoder reads `encoder_seq_len` tokens per sequence, a token of the decoder carries its share of them.
+    """
+    read, encoder = encoder_seq_len / seq_len, model.encoder_layers
+    decoder = model.num_layers - encoder
+    both = decoder + read * encoder
+    layers = {
+        "attention": both,
+        "dense": model.dense_layers - encoder + read * encoder,
+        "moe": model.moe_layers,
+        "expert": model.moe_layers * model.top_k,
+        "cross": decoder,
+        "memory": decoder * read,
+        "condition": model.num_layers / seq_len,
+    }
+    products = np.zeros(1)
     for name, (n, k) in model.products.items():
-        total_products = total_products + 2.0 * n * k * share.get(PRODUCTS[name][1], model.num_layers)
+        products = products + 2.0 * n * k * layers[PRODUCTS[name][1]]
     windowed = model.window_layers / model.num_layers
-    keys = (1.0 - windowed) * attended_tokens(seq_len, np.zeros(1), causal) + windowed * attended_tokens(
+    keys = (1.0 - windowed) * attended_tokens(seq_len, NONE, causal) + windowed * attended_tokens(
         seq_len, model.window, causal
     )
-    attention = 2.0 * keys * model.heads * (model.head_dim + model.value_dim)
-    layer = total_products / model.num_layers + attention
+    met = decoder * (keys + (encoder > 0) * encoder_seq_len) + encoder * read * encoder_seq_len
+    attention = 2.0 * met * model.heads * (model.head_dim + model.value_dim)
     head = 2.0 * model.vocab * model.hidden
-    module = layer + head + 4.0 * model.hidden * model.hidden
-    return 3.0 * (model.num_layers * layer + head + model.mtp_layers * module)
+    module = (products + attention) / model.num_layers + head + 4.0 * model.hidden * model.hidden
+    return 3.0 * (products + attention + head + model.mtp_layers * module)
 
 
 def model_flops(model: ModelSpec, workload: Workload) -> float:
     """Return the model FLOPs of one optimizer step over all ranks."""
-    causal = np.asarray([float(workload.attention_mask == "causal")])
-    per_token = model_flops_per_token(ModelSizes.of(model), np.asarray([float(workload.seq_len)]), causal)
+    causal, read = array(workload.attention_mask == "causal"), array(workload.encoder_seq_len or 0)
+    per_token = model_flops_per_token(ModelSizes.of(model), array(workload.seq_len), causal, read)
     return float(workload.tokens_per_step * per_token[0])
 
 

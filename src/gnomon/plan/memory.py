@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
+from gnomon.plan.halves import average, halves
 from gnomon.plan.schedule import in_flight
-from gnomon.plan.sizes import PRODUCTS
+from gnomon.plan.sizes import held_products
 from gnomon.plan.stages import STAGES, has_head, shards, stage_layers, stage_parameters, weight_copies
 from gnomon.plan.traffic import FP32_BYTES
 
@@ -181,8 +182,8 @@ def _activations_bytes(cases: Cases, layer: LayerBytes, kept: KeptBytes, states:
 
 
 def layer_input_bytes(cases: Cases) -> Array:
-    """Return the bytes of one layer's input, all that full recomputation keeps."""
-    return cases.stream_tokens * cases.model.hidden * cases.storage.stream_bytes
+    """Return the bytes of an average layer's input, all that full recomputation keeps."""
+    return average(cases, lambda one: one.stream_tokens * one.model.hidden * one.storage.stream_bytes)
 
 
 def layer_activations_bytes(cases: Cases) -> Array:
@@ -197,16 +198,28 @@ def layer_activations_bytes(cases: Cases) -> Array:
 
 def activation_tensors(cases: Cases) -> dict[str, Array]:
     """Return {tensor: bytes} that one average layer keeps for one micro-batch on one rank."""
+    kept: dict[str, Array] = {}
+    for half in halves(cases):
+        for name, size in _half_tensors(half.cases).items():
+            kept[name] = kept.get(name, np.zeros(1)) + half.share * size
+    return kept
+
+
+def _half_tensors(cases: Cases) -> dict[str, Array]:
+    """Return {tensor: bytes} of one layer of one half."""
     model, split, storage = cases.model, cases.split, cases.storage
     c, r, tp = storage.compute_bytes, storage.stream_bytes, split.tp
     stream, tokens = cases.stream_tokens, cases.tokens
     operand = np.minimum(storage.operand_bytes, c)
     stored = np.where(operand < c, operand, c)
-    norms = model.norms_per_layer
+    crossed = cases.crossed
+    norms = model.norms_per_layer + crossed
     heads = cases.rank_queries + cases.rank_keys
     decomposed = (model.layernorm == 0) & (storage.fused_rmsnorm == 0)
     statistics = np.where(model.layernorm > 0, 4.0, 2.0) * FP32_BYTES
-    scores = cases.micro_batch * model.heads / tp * cases.seq_len * cases.seq_len / split.cp
+    keys = cases.seq_len + crossed * cases.encoder_seq_len
+    scores = cases.micro_batch * model.heads / tp * cases.seq_len * keys / split.cp
+    queried, read = tokens * (1.0 + crossed), tokens + crossed * cases.memory_tokens
     selective = split.recompute >= 1
     unfused = np.where(cases.flash > 0, 0.0, np.where(selective, 0.0, 1.0))
     dense = (model.ffn * model.dense_layers + model.shared_ffn * model.moe_layers) / model.num_layers / tp * tokens
@@ -218,21 +231,23 @@ def activation_tensors(cases: Cases) -> dict[str, Array]:
         "norm statistics": stream * (statistics + decomposed * 2.0 * FP32_BYTES * model.hidden),
         "product inputs": stream * norms * model.hidden * stored,
         "latents": stream * model.latent * 2.0 * stored,
-        "queries": tokens * cases.rank_queries * c,
-        "keys": tokens * cases.rank_keys * c,
-        "values": tokens * cases.rank_keys * c,
+        "queries": queried * cases.rank_queries * c,
+        "keys": read * cases.rank_keys * c,
+        "values": read * cases.rank_keys * c,
         "rotated queries and keys": tokens * model.rope * (1.0 - storage.fused) * heads * c,
         "normalised queries and keys": tokens
         * model.qk_norm
         * heads
         * (c + FP32_BYTES * storage.autocast + FP32_BYTES * decomposed),
-        "attention output": tokens * (cases.rank_queries * c + cases.flash * FP32_BYTES * model.heads / tp),
+        "attention output": queried * (cases.rank_queries * c + cases.flash * FP32_BYTES * model.heads / tp),
         "softmax": unfused * scores * c,
         "attention dropout": unfused * cases.dropout * scores * (c + 1.0),
         "up projection": width * gates * c,
         "activation": width * stored,
         "expert inputs": routed_tokens * model.hidden * (c + stored),
-        "dropout masks": stream * cases.dropout * 2.0 * model.hidden,
+        "dropout masks": stream * cases.dropout * (2.0 + crossed) * model.hidden,
+        # what is scaled and shifted is kept for the gradients of scale and gate
+        "modulation": stream * model.conditioned * (4.0 - 2.0 * storage.fused) * model.hidden * c,
     }
 
 
@@ -260,11 +275,7 @@ def cast_weights_bytes(cases: Cases, stage: str) -> Array:
     """Return the bytes of the 16-bit copies that autocast makes of the matrix weights."""
     model, storage = cases.model, cases.storage
     layers = getattr(stage_layers(cases), stage)
-    share = {"dense": model.dense_layers, "moe": model.moe_layers, "expert": model.moe_layers * model.experts}
-    layer = sum(
-        (n * k * share.get(PRODUCTS[name][1], model.num_layers) / model.num_layers)
-        for name, (n, k) in model.products.items()
-    )
+    layer = held_products(model) / model.num_layers
     head = has_head(cases, stage) * model.vocab * model.hidden
     copies = storage.compute_bytes * weight_copies(cases) * (layers * layer + head) / cases.split.tp
     return np.asarray(storage.autocast * copies)

@@ -6,11 +6,13 @@ Times are not decided here: each operator only says what it computes and moves, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
+from gnomon.plan.halves import halves
 from gnomon.plan.operator import Operator, Phase, Place
 from gnomon.plan.sizes import PRODUCTS, attended_tokens
 from gnomon.plan.stages import held_parameters, updated_parameters
@@ -30,7 +32,7 @@ def training_operators(cases: Cases) -> list[Operator]:
 
 def micro_batch_operators(cases: Cases) -> list[Operator]:
     """Return the operators of one micro-batch, which the pipeline, data parallelism and sharding do not change."""
-    return _present([*_embedding(cases), *_layer(cases), *_head(cases)])
+    return _present([*_embedding(cases), *_layers(cases), *_head(cases)])
 
 
 def step_operators(cases: Cases) -> list[Operator]:
@@ -44,33 +46,47 @@ def _present(found: Iterable[Operator]) -> list[Operator]:
 
 def _embedding(cases: Cases) -> Iterator[Operator]:
     model, tp = cases.model, cases.split.tp
-    elements = cases.tokens * model.hidden
+    elements = (cases.tokens + cases.memory_tokens) * model.hidden
     table = model.vocab * model.hidden / tp
     term: str = "embedding_head_s"
     place: Place = "first"
-    yield _memory(cases, "token embedding", term, "embedding", 1.0, elements, place=place)
+    looked_up = 1.0 - model.conditioned
+    yield _memory(cases, "token embedding", term, "embedding", looked_up, elements, place=place)
     yield _memory(
-        cases, "token embedding", term, "embedding_backward", 1.0, elements + table / 3.0, "backward", place=place
+        cases, "token embedding", term, "embedding_backward", looked_up, elements + table / 3.0, "backward", place=place
     )
+    patches = (cases.tokens, model.hidden + 0.0 * tp, model.patch + 0.0 * tp, np.ones_like(tp))
+    yield from _linear(cases, "patch embedding", term, model.conditioned, patches, place)
     yield _memory(cases, "tied weight gradient", term, "gradient_add", model.tied, table, "backward", place=place)
     positions = model.learned_positions
     yield _memory(cases, "position embedding", term, "gradient_add", positions, elements, place=place)
     yield _memory(cases, "position embedding", term, "gradient_add", positions, elements / 3.0, "backward", place=place)
 
 
+def _layers(cases: Cases) -> Iterator[Operator]:
+    """Yield the operators of an average layer: each half's, as often as it has a share of the layers."""
+    for half in halves(cases):
+        for operator in _layer(half.cases):
+            yield replace(operator, name=half.name + operator.name, calls=operator.calls * half.share)
+
+
 def _layer(cases: Cases) -> Iterator[Operator]:
     model = cases.model
     for name, (split, layers) in PRODUCTS.items():
         yield from _product(cases, name, split, layers)
-    yield from _attention(cases)
+    yield from _attention(cases, "attention", _attended(cases), cases.seq_len, cases.tokens, np.ones(1))
+    read = cases.encoder_seq_len
+    yield from _attention(cases, "cross attention", read, read, cases.memory_tokens, cases.crossed)
+    yield from _relative_positions(cases)
     yield from _elementwise(cases)
     yield from _activation(cases)
     yield from _experts(cases)
     hidden = cases.stream_tokens * model.hidden
-    joins = np.where(model.parallel_block > 0, 1.0, 2.0)
-    yield _memory(cases, "residual", "elementwise_s", "residual", 2.0, hidden)
+    branches = 2.0 + cases.crossed
+    joins = np.where(model.parallel_block > 0, 1.0, branches)
+    yield _memory(cases, "residual", "elementwise_s", "residual", branches, hidden)
     yield _memory(cases, "residual", "elementwise_s", "stream_add", joins, hidden, "backward")
-    yield from _both(cases, "dropout", "dropout", 2.0 * cases.dropout, hidden, same=True)
+    yield from _both(cases, "dropout", "dropout", branches * cases.dropout, hidden, same=True)
     qkv = cases.tokens * (cases.rank_queries + 2.0 * cases.rank_keys)
     # the gradients of the three slices of one product are put together, unless a fused attention kernel writes them so
     apart = np.maximum(1.0 - cases.storage.fused, 1.0 - cases.flash)
@@ -82,10 +98,14 @@ def _product(cases: Cases, name: str, split: str, layers: str) -> Iterator[Opera
     """Yield the forward product and its two gradients, and the casts of its weight under autocast."""
     model, tp = cases.model, cases.split.tp
     n, k = model.products[name]
+    if not np.any(n):
+        return
     groups, m, ways = np.ones_like(tp), cases.tokens, tp
     if split == "replicated":
         # computed by each rank for its own tokens
         m, ways = cases.stream_tokens, np.ones_like(tp)
+    if layers in ("memory", "condition"):
+        m = cases.memory_tokens if layers == "memory" else cases.micro_batch
     if layers == "expert":
         ways = cases.split.expert_tp
         groups = np.maximum(model.experts / cases.split.ep, 1e-9)
@@ -97,10 +117,14 @@ def _product(cases: Cases, name: str, split: str, layers: str) -> Iterator[Opera
 
 
 def _share(cases: Cases, layers: str) -> Array:
-    """Return the part of the layers that have this kind of feed-forward (all have attention)."""
+    """Return the part of the layers that have this kind of product (all have attention)."""
     model = cases.model
     if layers == "attention":
         return np.ones_like(model.num_layers)
+    if layers in ("cross", "memory"):
+        return cases.crossed
+    if layers == "condition":
+        return model.conditioned
     return (model.dense_layers if layers == "dense" else model.moe_layers) / model.num_layers
 
 
@@ -140,45 +164,57 @@ def _linear(
     yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * n * groups, "backward", each, place)
 
 
-def _attention(cases: Cases) -> Iterator[Operator]:
-    model, split, storage = cases.model, cases.split, cases.storage
+def _attended(cases: Cases) -> Array:
+    """Return the mean number of keys that a query meets, over layers with and without a window."""
+    model = cases.model
     windowed = model.window_layers / model.num_layers
     none = np.zeros_like(model.window)
-    keys = (1.0 - windowed) * attended_tokens(cases.seq_len, none, cases.causal) + windowed * attended_tokens(
+    return (1.0 - windowed) * attended_tokens(cases.seq_len, none, cases.causal) + windowed * attended_tokens(
         cases.seq_len, model.window, cases.causal
     )
+
+
+def _attention(
+    cases: Cases, name: str, keys: Array, length: Array, key_tokens: Array, there: Array
+) -> Iterator[Operator]:
+    """Yield an attention whose queries meet `keys` keys each, of the `length` that a sequence has.
+
+    `key_tokens` are the keys of a micro-batch on one rank; `there` is 0 where a case lacks this attention.
+    """
+    if not np.any(there):
+        return
+    model, split, storage = cases.model, cases.split, cases.storage
     heads = model.heads / split.tp
     forward = 2.0 * cases.tokens * keys * heads * (model.head_dim + model.value_dim)
-    tensors = 2.0 * cases.tokens * (cases.rank_queries + cases.rank_keys) * storage.compute_bytes
+    tensors = 2.0 * (cases.tokens * cases.rank_queries + key_tokens * cases.rank_keys) * storage.compute_bytes
     # the fused backward recomputes the scores: five products instead of two (arXiv 2205.14135)
     for phase, factor, moved in (("forward", 1.0, 1.0), ("backward", 2.5, 2.0)):
         yield Operator(
-            name="attention",
+            name=name,
             phase="forward" if phase == "forward" else "backward",
             place="layer",
             term="attention_s",
             curve="attention",
             key=phase,
-            calls=cases.flash,
+            calls=there * cases.flash,
             flops=forward * factor,
             traffic_bytes=tensors * moved,
-            point=(cases.seq_len, model.head_dim),
+            point=(length, model.head_dim),
             launches=np.where(storage.fused > 0, 1.0, 8.0),
         )
-    yield from _unfused_attention(cases)
+    yield from _unfused_attention(cases, name, length, key_tokens, there * (1.0 - cases.flash))
 
 
-def _unfused_attention(cases: Cases) -> Iterator[Operator]:
+def _unfused_attention(cases: Cases, name: str, length: Array, key_tokens: Array, calls: Array) -> Iterator[Operator]:
     """Yield scores, softmax, dropout and values as separate kernels over the whole square, whatever the mask."""
     model, split = cases.model, cases.split
-    seq, calls = cases.seq_len, 1.0 - cases.flash
-    rows = seq / split.cp
+    rows = cases.seq_len / split.cp
     groups = cases.micro_batch * model.heads / split.tp
-    scores = groups * rows * seq
-    for name, n, k in (("attention scores", seq, model.head_dim), ("attention values", model.value_dim, seq)):
+    scores = groups * rows * length
+    for part, n, k in (("scores", length, model.head_dim), ("values", model.value_dim, length)):
         for phase, key in PHASES:
             yield Operator(
-                name=name,
+                name=f"{name} {part}",
                 phase=phase,
                 place="layer",
                 term="attention_s",
@@ -191,12 +227,20 @@ def _unfused_attention(cases: Cases) -> Iterator[Operator]:
                 wide=True,
             )
     for kind, some in (("softmax", calls), ("dropout", calls * cases.dropout)):
-        yield _memory(cases, f"attention {kind}", "attention_s", kind, some, scores)
+        yield _memory(cases, f"{name} {kind}", "attention_s", kind, some, scores)
         back = "softmax_backward" if kind == "softmax" else kind
-        yield _memory(cases, f"attention {kind}", "attention_s", back, some, scores, "backward")
+        yield _memory(cases, f"{name} {kind}", "attention_s", back, some, scores, "backward")
     # the factor 1 / sqrt(head size) of the scores, a kernel of its own on the gradients of queries and keys
-    scaled = cases.tokens * (cases.rank_queries + cases.rank_keys)
-    yield _memory(cases, "attention scaling", "attention_s", "copy", calls, scaled, "backward", launches=2.0)
+    scaled = cases.tokens * cases.rank_queries + key_tokens * cases.rank_keys
+    yield _memory(cases, f"{name} scaling", "attention_s", "copy", calls, scaled, "backward", launches=2.0)
+
+
+def _relative_positions(cases: Cases) -> Iterator[Operator]:
+    """Yield the biases of distances where scores are stored: added to them, and their gradients summed over a batch."""
+    scores = cases.micro_batch * cases.model.heads / cases.split.tp * cases.seq_len * cases.seq_len / cases.split.cp
+    calls = cases.model.relative_positions * (1.0 - cases.flash)
+    yield _memory(cases, "relative positions", "attention_s", "multiply", calls, scores)
+    yield _memory(cases, "relative positions", "attention_s", "copy", calls, scores, "backward")
 
 
 def _elementwise(cases: Cases) -> Iterator[Operator]:
@@ -204,12 +248,15 @@ def _elementwise(cases: Cases) -> Iterator[Operator]:
     hidden = cases.stream_tokens * model.hidden
     heads = cases.tokens * (cases.rank_queries + cases.rank_keys)
     norm = model.norm
-    yield from _both(cases, "normalisation", norm, model.norms_per_layer, hidden)
+    yield from _both(cases, "normalisation", norm, model.norms_per_layer + cases.crossed, hidden)
     yield from _both(cases, "latent normalisation", norm, model.mla, cases.stream_tokens * model.latent)
     yield from _both(cases, "query and key normalisation", norm, model.qk_norm, heads)
     eager, fused = model.rope * (1.0 - storage.fused), model.rope * storage.fused
     yield from _both(cases, "rotary positions", "rope", eager, heads, launches=14.0)
     yield from _both(cases, "rotary positions", "rope_fused", fused, heads, launches=2.0, same=True)
+    # scale and shift after each of two norms, a gate before each residual; a compiler joins them with their neighbours
+    modulations = model.conditioned * np.where(storage.fused > 0, 2.0, 6.0)
+    yield from _both(cases, "modulation", "multiply", modulations, hidden, same=True)
 
 
 def _activation(cases: Cases) -> Iterator[Operator]:

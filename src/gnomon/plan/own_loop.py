@@ -15,6 +15,9 @@ SCHEDULES = ("gpipe", "1f1b", "zb-h1", "zb-v")  # those that torch.distributed.p
 def check_own_model(model: ModelSpec) -> None:
     """Raise PlanError for an architecture that can be planned, but not trained by gnomon's own loop."""
     parts = {
+        "an encoder": model.encoder is not None,
+        "image patches and a condition (diffusion)": model.diffusion is not None,
+        "relative positions": model.position == "relative",
         "multi-token-prediction modules": model.num_mtp_layers > 0,
         "attention sinks": model.attention_sinks,
         "a bias that balances the experts": model.moe is not None and model.moe.selection_bias,

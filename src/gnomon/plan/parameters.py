@@ -9,6 +9,9 @@ from pydantic import NonNegativeInt
 
 from gnomon.spec import MLASpec, ModelSpec, MoESpec, Noun
 
+DISTANCE_BUCKETS = 32  # of T5's relative positions (arXiv 1910.10683, section 2.1)
+TIME_FREQUENCIES = 256  # of DiT's embedding of the time step (facebookresearch/DiT, models.py)
+
 
 class ParameterCount(Noun):
     """Parameters of the whole model, by part. Biases belong to the part whose projection they follow."""
@@ -17,6 +20,7 @@ class ParameterCount(Noun):
     positions: NonNegativeInt = 0
     attention: NonNegativeInt = 0
     mlp: NonNegativeInt = 0
+    conditioning: NonNegativeInt = 0
     router: NonNegativeInt = 0
     experts: NonNegativeInt = 0
     norm: NonNegativeInt = 0
@@ -31,9 +35,10 @@ class ParameterCount(Noun):
         """Parameters that training updates, without the multi-token-prediction modules and without buffers.
 
         `mlp` holds the dense feed-forward layers and the shared experts, `experts` the routed ones; `head` is zero
-        when it shares the embedding's matrix; `mtp_experts` are those of `mtp` that are routed experts.
+        when it shares the embedding's matrix; `mtp_experts` are those of `mtp` that are routed experts;
+        `conditioning` is what makes shifts, scales and gates in the layers of a diffusion transformer.
         """
-        dense = self.embedding + self.positions + self.attention + self.mlp + self.norm + self.head
+        dense = self.embedding + self.positions + self.attention + self.mlp + self.norm + self.head + self.conditioning
         return dense + self.router + self.experts
 
     @property
@@ -63,17 +68,21 @@ class Linear(NamedTuple):
 def count_parameters(spec: ModelSpec) -> ParameterCount:
     """Return the exact number of parameters of `spec`, by part."""
     dense_layers, moe_layers = layer_counts(spec)
+    layers, crossed = all_layers(spec), spec.num_layers if spec.encoder else 0
+    halves = 2 if spec.encoder else 1
     expert = _parameters(expert_linears(spec))
     num_experts, experts_per_token = (spec.moe.num_experts, spec.moe.experts_per_token) if spec.moe else (0, 0)
+    norm = _norm(spec, spec.hidden_size)
     return ParameterCount(
-        embedding=spec.vocab_size * spec.hidden_size,
-        positions=spec.max_seq_len * spec.hidden_size if spec.position == "learned" else 0,
-        attention=spec.num_layers * _attention(spec),
+        embedding=_embedding(spec),
+        positions=_positions(spec, halves),
+        attention=(layers + crossed) * _attention(spec),
         mlp=dense_layers * _parameters(mlp_linears(spec)) + moe_layers * _parameters(shared_expert_linears(spec)),
+        conditioning=layers * _parameters(modulation_linears(spec)),
         router=moe_layers * _parameters(router_linears(spec)),
         experts=moe_layers * num_experts * expert,
-        norm=spec.num_layers * _layer_norms(spec) + _norm(spec, spec.hidden_size),
-        head=0 if spec.tied_embeddings else spec.vocab_size * spec.hidden_size,
+        norm=layers * _layer_norms(spec) + crossed * norm + halves * norm,
+        head=_head(spec),
         active_experts=moe_layers * experts_per_token * expert,
         buffers=moe_layers * num_experts if spec.moe and spec.moe.selection_bias else 0,
         mtp=spec.num_mtp_layers * _mtp_module(spec),
@@ -98,10 +107,16 @@ def matmul_parameters(spec: ModelSpec) -> int:
     )
 
 
+def all_layers(spec: ModelSpec) -> int:
+    """Return the number of layers of the decoder and, where there is one, of the encoder."""
+    return spec.num_layers + (spec.encoder.num_layers if spec.encoder else 0)
+
+
 def layer_counts(spec: ModelSpec) -> tuple[int, int]:
     """Return the number of layers with a dense feed-forward and with a mixture of experts."""
-    dense = spec.moe.num_dense_layers if spec.moe else spec.num_layers
-    return dense, spec.num_layers - dense
+    layers = all_layers(spec)
+    dense = spec.moe.num_dense_layers if spec.moe else layers
+    return dense, layers - dense
 
 
 def attention_linears(spec: ModelSpec) -> tuple[Linear, ...]:
@@ -157,6 +172,35 @@ def router_linears(spec: ModelSpec) -> tuple[Linear, ...]:
     return (Linear(spec.hidden_size, moe.num_experts, moe.router_bias),) if moe else ()
 
 
+def modulation_linears(spec: ModelSpec) -> tuple[Linear, ...]:
+    """Return the projection of a layer's condition to shift, scale and gate of two branches (DiT); else none."""
+    return (Linear(spec.hidden_size, 6 * spec.hidden_size, True),) if spec.diffusion else ()
+
+
+def _embedding(spec: ModelSpec) -> int:
+    """Return the table of tokens, or the projection of patches with the embeddings of time step and class."""
+    hidden, diffusion = spec.hidden_size, spec.diffusion
+    if diffusion is None:
+        return spec.vocab_size * hidden
+    time = (Linear(TIME_FREQUENCIES, hidden, True), Linear(hidden, hidden, True))
+    classes = (diffusion.num_classes + 1) * hidden if diffusion.num_classes else 0  # one more for no class
+    return _parameters((Linear(diffusion.inputs, hidden, True), *time)) + classes
+
+
+def _positions(spec: ModelSpec, halves: int) -> int:
+    """Return learned positions, or the biases per head and bucket of distances that the layers of a half share."""
+    if spec.position == "learned":
+        return spec.max_seq_len * spec.hidden_size
+    return halves * DISTANCE_BUCKETS * spec.num_heads if spec.position == "relative" else 0
+
+
+def _head(spec: ModelSpec) -> int:
+    hidden, diffusion = spec.hidden_size, spec.diffusion
+    if diffusion is None:
+        return 0 if spec.tied_embeddings else spec.vocab_size * hidden
+    return _parameters((Linear(hidden, 2 * hidden, True), Linear(hidden, diffusion.outputs, True)))
+
+
 def _feed_forward(spec: ModelSpec, width: int, bias: bool) -> tuple[Linear, ...]:
     up = Linear(spec.hidden_size, width, bias)
     down = Linear(width, spec.hidden_size, bias)
@@ -176,6 +220,9 @@ def _layer_norms(spec: ModelSpec) -> int:
 
 
 def _norm(spec: ModelSpec, size: int) -> int:
+    """Return the weights of a norm; where a condition scales and shifts instead, it has none."""
+    if spec.diffusion is not None:
+        return 0
     return size * (2 if spec.norm == "layernorm" and spec.norm_bias else 1)
 
 

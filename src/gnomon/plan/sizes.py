@@ -7,10 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnomon.plan.arrays import Array, array
-from gnomon.plan.parameters import count_parameters, expert_linears, mlp_linears, shared_expert_linears
+from gnomon.plan.parameters import (
+    all_layers,
+    count_parameters,
+    expert_linears,
+    layer_counts,
+    mlp_linears,
+    shared_expert_linears,
+)
 from gnomon.spec import ModelSpec
 
-# products of one layer: how tensor parallelism splits each, and which layers have it
+# products of one layer: how tensor parallelism splits each, and which layers have it; those of "memory" read what an
+# encoder wrote, those of "condition" one vector per sequence
 PRODUCTS = {
     "qkv projection": ("column", "attention"),
     "query down": ("replicated", "attention"),
@@ -25,6 +33,10 @@ PRODUCTS = {
     "router": ("replicated", "moe"),
     "expert up": ("column", "expert"),
     "expert down": ("row", "expert"),
+    "cross query": ("column", "cross"),
+    "cross key value": ("column", "memory"),
+    "cross output": ("row", "cross"),
+    "modulation": ("column", "condition"),
 }
 
 
@@ -33,6 +45,7 @@ class ModelSizes:
     """Counts of elements, one entry per case. `products[name]` is (n, k) of one product, zero where absent."""
 
     num_layers: Array
+    encoder_layers: Array
     dense_layers: Array
     moe_layers: Array
     mtp_layers: Array
@@ -46,8 +59,11 @@ class ModelSizes:
     value_dim: Array
     gated: Array
     tied: Array
+    conditioned: Array
+    patch: Array
     learned_positions: Array
     rope: Array
+    relative_positions: Array
     layernorm: Array
     norms_per_layer: Array
     qk_norm: Array
@@ -76,20 +92,21 @@ class ModelSizes:
     def of(cls, spec: ModelSpec) -> ModelSizes:
         """Return the sizes of one model."""
         count = count_parameters(spec)
-        moe, mla = spec.moe, spec.mla
-        dense = moe.num_dense_layers if moe else spec.num_layers
+        moe, mla, diffusion = spec.moe, spec.mla, spec.diffusion
+        layers, (dense, sparse) = all_layers(spec), layer_counts(spec)
         value_dim = mla.v_head_dim if mla else spec.head_dim
         head_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim if mla else spec.head_dim
         latent = mla.kv_lora_rank + mla.qk_rope_head_dim + (mla.q_lora_rank or 0) if mla else 0
-        layer = (count.total - count.embedding - count.positions - count.head - count.experts) / spec.num_layers
+        layer = (count.total - count.embedding - count.positions - count.head - count.experts) / layers
         return cls(
-            num_layers=array(spec.num_layers),
+            num_layers=array(layers),
+            encoder_layers=array(layers - spec.num_layers),
             dense_layers=array(dense),
-            moe_layers=array(spec.num_layers - dense),
+            moe_layers=array(sparse),
             mtp_layers=array(spec.num_mtp_layers),
             hidden=array(spec.hidden_size),
             ffn=array(spec.ffn_hidden_size),
-            vocab=array(spec.vocab_size),
+            vocab=array(diffusion.outputs if diffusion else spec.vocab_size),
             heads=array(spec.num_heads),
             query=array(spec.num_heads * head_dim),
             key_value=array(spec.num_heads * head_dim if mla else spec.kv_size),
@@ -97,8 +114,11 @@ class ModelSizes:
             value_dim=array(value_dim),
             gated=array(spec.gated_mlp),
             tied=array(spec.tied_embeddings),
+            conditioned=array(diffusion is not None),
+            patch=array(diffusion.inputs if diffusion else 0),
             learned_positions=array(spec.position == "learned"),
             rope=array(spec.position == "rope"),
+            relative_positions=array(spec.position == "relative"),
             layernorm=array(spec.norm == "layernorm"),
             norms_per_layer=array(spec.num_norms_per_layer),
             qk_norm=array(spec.qk_norm),
@@ -123,6 +143,25 @@ class ModelSizes:
             norm=spec.norm,
             activation=spec.activation,
         )
+
+
+def held_products(model: ModelSizes) -> Array:
+    """Return the matrix elements of all layers, those of every expert among them."""
+    return sum((n * k * held_copies(model, name) for name, (n, k) in model.products.items()), start=np.zeros(1))
+
+
+def held_copies(model: ModelSizes, product: str) -> Array:
+    """Return how many matrices of a product the model has: one per layer that has it, or per expert there."""
+    decoder = model.num_layers - model.encoder_layers
+    return {
+        "attention": model.num_layers,
+        "dense": model.dense_layers,
+        "moe": model.moe_layers,
+        "expert": model.moe_layers * model.experts,
+        "cross": decoder,
+        "memory": decoder,
+        "condition": model.num_layers,
+    }[PRODUCTS[product][1]]
 
 
 def layer_products(spec: ModelSpec) -> dict[str, tuple[int, int]]:
@@ -150,6 +189,11 @@ def layer_products(spec: ModelSpec) -> dict[str, tuple[int, int]]:
             found["shared expert up"] = (width * (2 if spec.gated_mlp else 1), hidden)
             found["shared expert down"] = (hidden, width)
             assert shared_expert_linears(spec)
+    if spec.encoder is not None:
+        found["cross query"], found["cross output"] = (spec.query_size, hidden), (hidden, spec.query_size)
+        found["cross key value"] = (2 * spec.kv_size, hidden)
+    if spec.diffusion is not None:
+        found["modulation"] = (6 * hidden, hidden)
     return found
 
 
@@ -158,8 +202,10 @@ def num_parameter_tensors(model: ModelSpec) -> int:
     norm = 2 if model.norm == "layernorm" and model.norm_bias else 1
     biases = int(model.attention_bias) + int(model.attention_output_bias) + 2 * int(model.mlp_bias)
     experts = 5 if model.moe else 0
-    layer = 4 + experts + biases + 2 * norm + (2 * norm if model.qk_norm else 0)
-    return model.num_layers * layer + norm + 1 + int(model.position == "learned") + int(not model.tied_embeddings)
+    layer = 4 + experts + biases + 2 * norm + (2 * norm if model.qk_norm else 0) + 2 * int(model.diffusion is not None)
+    crossed = model.num_layers * (4 + norm) if model.encoder else 0
+    ends = norm + 1 + int(model.position in ("learned", "relative")) + int(not model.tied_embeddings)
+    return all_layers(model) * layer + crossed + ends
 
 
 def _feed_forward(linears: tuple) -> tuple[tuple[int, int], tuple[int, int]]:  # type: ignore[type-arg]

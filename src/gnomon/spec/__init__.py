@@ -7,7 +7,7 @@ from gnomon.spec.curves import CollectiveCurve, Efficiency, GridCurve, SizeCurve
 from gnomon.spec.device_rates import DeviceRates
 from gnomon.spec.hardware_profile import HardwareProfile
 from gnomon.spec.layout import Layout
-from gnomon.spec.model import MLASpec, ModelSpec, MoESpec
+from gnomon.spec.model import DiffusionSpec, EncoderSpec, MLASpec, ModelSpec, MoESpec
 from gnomon.spec.stack import StackSpec
 from gnomon.spec.workload import Workload
 
@@ -19,7 +19,9 @@ __all__ = [
     "ClusterSpec",
     "CollectiveCurve",
     "DeviceRates",
+    "DiffusionSpec",
     "Efficiency",
+    "EncoderSpec",
     "FrozenMap",
     "GridCurve",
     "HardwareProfile",

@@ -99,7 +99,10 @@ def load_hf_config(path: str | Path, name: str = "") -> ModelSpec:
 
 
 def _activation(c: _Config, key: str, default: str) -> str:
-    found = str(c.get(key, default))
+    return _known_activation(key, str(c.get(key, default)))
+
+
+def _known_activation(key: str, found: str) -> str:
     if found not in _ACTIVATIONS:
         raise SpecError(
             f"The Hugging Face config sets {key}='{found}', which is not supported. {did_you_mean(found, _ACTIVATIONS)}"
@@ -256,6 +259,28 @@ def _gemma3(c: _Config) -> dict[str, Any]:
     return _gemma3_text(_Config({**defaults, **c.section("text_config")}, c.model_type))
 
 
+def _t5(c: _Config) -> dict[str, Any]:
+    """Return an encoder-decoder; `feed_forward_proj` is its activation, after `gated-` where there is a gate."""
+    form = str(c.get("feed_forward_proj", "relu"))
+    activation = "gelu_new" if form == "gated-gelu" else form.removeprefix("gated-")  # as T5Config reads it
+    layers = c["num_layers"]
+    return {
+        "num_layers": c.get("num_decoder_layers", layers),
+        "encoder": {"num_layers": layers},
+        "hidden_size": c["d_model"],
+        "num_heads": c["num_heads"],
+        "head_dim": c["d_kv"],
+        "ffn_hidden_size": c["d_ff"],
+        "vocab_size": c["vocab_size"],
+        "max_seq_len": c.get("n_positions", 512),
+        "activation": _known_activation("feed_forward_proj", activation),
+        "gated_mlp": form.startswith("gated-"),
+        "norm": "rmsnorm",
+        "position": "relative",
+        "tied_embeddings": c.get("tie_word_embeddings", True),
+    }
+
+
 def _gpt2(c: _Config) -> dict[str, Any]:
     return {
         "num_layers": c["n_layer"],
@@ -352,8 +377,10 @@ _FAMILIES: dict[str, Callable[[_Config], dict[str, Any]]] = {
     "llama": _llama,
     "mistral": _mistral,
     "mixtral": _mixtral,
+    "mt5": _t5,
     "qwen2": _qwen2,
     "qwen2_moe": _qwen2_moe,
     "qwen3": _qwen3,
     "qwen3_moe": _qwen3_moe,
+    "t5": _t5,
 }

@@ -10,7 +10,7 @@ from gnomon.spec._noun import Noun
 
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
 Norm = Literal["layernorm", "rmsnorm"]
-Position = Literal["learned", "rope", "none"]
+Position = Literal["learned", "rope", "relative", "none"]
 
 
 class MoESpec(Noun):
@@ -66,8 +66,51 @@ class MLASpec(Noun):
     v_head_dim: PositiveInt
 
 
+class EncoderSpec(Noun):
+    """The encoder of an encoder-decoder (T5, arXiv 1910.10683): layers like the decoder's, which attend both ways.
+
+    Each layer of the decoder then has a second attention, over the encoder's output.
+    """
+
+    num_layers: PositiveInt
+
+
+class DiffusionSpec(Noun):
+    """What makes a transformer a diffusion transformer (DiT, arXiv 2212.09748): patches of an image in place of tokens.
+
+    Time step and class condition every layer: one projection makes shift, scale and gate of both its branches
+    (adaLN-Zero), and its norms have no weights of their own. Positions are fixed.
+    """
+
+    patch_size: PositiveInt
+    channels: PositiveInt = Field(default=4, description="of the (latent) image")
+    out_channels: PositiveInt = Field(default=0, description="default: twice the channels, noise and its variance")
+    num_classes: int = Field(default=0, ge=0, description="0: conditioned on the time step alone")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, data: Any) -> Any:
+        channels = data.get("channels", 4) if isinstance(data, dict) else None
+        if not isinstance(channels, int) or data.get("out_channels") is not None:
+            return data
+        return {**data, "out_channels": 2 * channels}
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of one patch."""
+        return self.patch_size**2 * self.channels
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that are predicted of one patch."""
+        return self.patch_size**2 * self.out_channels
+
+
 class ModelSpec(Noun):
-    """A decoder-only transformer. Sizes are counts of elements; `None` means derived as its description says."""
+    """A transformer: a decoder, with an encoder before it or without. Sizes are counts of elements.
+
+    `None` means derived as its description says.
+    """
 
     name: str = "unnamed"
     num_layers: PositiveInt
@@ -76,7 +119,7 @@ class ModelSpec(Noun):
     num_kv_heads: PositiveInt = Field(default=0, description="default: num_heads (multi-head attention)")
     head_dim: PositiveInt = Field(default=0, description="default: hidden_size / num_heads")
     ffn_hidden_size: PositiveInt = Field(default=0, description="default: 4 * hidden_size")
-    vocab_size: PositiveInt
+    vocab_size: int = Field(default=0, ge=0, description="needed unless the model has patches (`diffusion`)")
     max_seq_len: PositiveInt = 2048
     activation: Activation = "gelu"
     gated_mlp: bool = False
@@ -96,6 +139,8 @@ class ModelSpec(Noun):
     moe: MoESpec | None = None
     mla: MLASpec | None = None
     num_mtp_layers: int = Field(default=0, ge=0, description="multi-token-prediction modules, not counted as layers")
+    encoder: EncoderSpec | None = Field(default=None, description="num_layers are then those of the decoder")
+    diffusion: DiffusionSpec | None = None
     source: str = ""
 
     @model_validator(mode="before")
@@ -115,6 +160,8 @@ class ModelSpec(Noun):
                     f"hidden_size={hidden} does not divide by num_heads={heads}; change one of them or set head_dim"
                 )
             data["head_dim"] = hidden // heads
+        if data.get("diffusion") is not None:  # no token has an embedding, and a fixed table needs no weights
+            data = {"tied_embeddings": False, "position": "none", **data}
         return data
 
     @model_validator(mode="after")
@@ -130,7 +177,29 @@ class ModelSpec(Noun):
             )
         if self.moe is not None and self.moe.num_dense_layers > self.num_layers:
             raise ValueError(f"moe.num_dense_layers={self.moe.num_dense_layers} exceeds num_layers={self.num_layers}")
+        self._check_kind()
         return self
+
+    def _check_kind(self) -> None:
+        """Raise ValueError for an encoder-decoder or a diffusion transformer with parts that only decoders have."""
+        if self.vocab_size == 0 and self.diffusion is None:
+            raise ValueError("missing key 'vocab_size'")
+        kind = "encoder" if self.encoder else "diffusion" if self.diffusion else None
+        if kind is None:
+            return
+        parts = {
+            "moe": self.moe is not None,
+            "mla": self.mla is not None,
+            "num_mtp_layers": self.num_mtp_layers > 0,
+            "num_sliding_window_layers": self.num_sliding_window_layers > 0,
+            "parallel_block": self.parallel_block,
+            "diffusion": kind == "encoder" and self.diffusion is not None,
+            "vocab_size": kind == "diffusion" and self.vocab_size > 0,
+            "tied_embeddings": kind == "diffusion" and self.tied_embeddings,
+        }
+        for name, found in parts.items():
+            if found:
+                raise ValueError(f"a model with {kind} cannot have {name} as well; leave one of them out")
 
     @property
     def query_size(self) -> int:

@@ -16,7 +16,8 @@ TRAINED_PRECISIONS = ("fp32", "bf16")  # those that gnomon's own loop runs
 class Workload(Noun):
     """A training step. What a precision means for weights and optimizer is the `stack`'s to say (`StackSpec`)."""
 
-    seq_len: PositiveInt
+    seq_len: PositiveInt = Field(description="tokens of a sequence: of the decoder's, of the patches of an image")
+    encoder_seq_len: PositiveInt | None = Field(default=None, description="tokens that an encoder reads per sequence")
     global_batch: PositiveInt = Field(description="sequences per optimizer step, over all ranks")
     micro_batch: PositiveInt = Field(default=0, description="sequences per forward pass and rank; default: all at once")
     precision: Precision = "fp32"
@@ -50,7 +51,7 @@ class Workload(Noun):
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens per optimizer step, over all ranks."""
+        """Tokens per optimizer step, over all ranks; those that an encoder reads are not among them."""
         return self.global_batch * self.seq_len
 
     def accumulation(self, dp: int) -> int:

@@ -75,6 +75,9 @@ class GPT(nn.Module):
 def refuse_unsupported(spec: ModelSpec) -> None:
     """Raise SpecError naming the first feature of `spec` that `GPT` does not build."""
     found = {
+        "encoder": spec.encoder is not None,
+        "diffusion": spec.diffusion is not None,
+        "position": spec.position == "relative",
         "attention_sinks": spec.attention_sinks,
         "num_norms_per_layer": spec.num_norms_per_layer not in ((1, 2) if spec.parallel_block else (2, 4)),
         "num_mtp_layers": spec.num_mtp_layers > 0,

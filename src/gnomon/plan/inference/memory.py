@@ -11,7 +11,7 @@ from gnomon.plan.cases import Cases
 from gnomon.plan.inference.cache import cached_tokens, kv_elements
 from gnomon.plan.inference.operators import Bytes
 from gnomon.plan.inference.workload import InferenceWorkload
-from gnomon.plan.sizes import PRODUCTS
+from gnomon.plan.sizes import PRODUCTS, held_copies
 from gnomon.spec import ModelSpec
 
 FP32_BYTES = 4.0
@@ -60,7 +60,7 @@ def rank_weights_bytes(cases: Cases, sizes: Bytes) -> Array:
     matrices, counted = np.zeros(1), np.zeros(1)
     for name, (n, k) in model.products.items():
         how, layers = PRODUCTS[name]
-        elements = n * k * _copies(cases, layers)
+        elements = n * k * held_copies(model, name)
         counted = counted + elements
         matrices = matrices + elements / _ways(cases, how, layers)
     vectors = model.num_layers * model.layer_parameters + model.expert_parameters - counted
@@ -68,16 +68,6 @@ def rank_weights_bytes(cases: Cases, sizes: Bytes) -> Array:
     one_stage = model.embedding_parameters + model.head_parameters
     end = np.where(split.pp > 1, np.maximum(model.embedding_parameters, head), one_stage)
     return fraction * (matrices * sizes.weights + np.maximum(vectors, 0.0) * wide) + end / split.tp * wide
-
-
-def _copies(cases: Cases, layers: str) -> Array:
-    model = cases.model
-    return {
-        "attention": model.num_layers,
-        "dense": model.dense_layers,
-        "moe": model.moe_layers,
-        "expert": model.moe_layers * model.experts,
-    }[layers]
 
 
 def _ways(cases: Cases, how: str, layers: str) -> Array:

@@ -93,7 +93,12 @@ def serving_layout(model: ModelSpec, layout: Layout) -> Layout:
 
 
 def check_serving(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: InferenceWorkload) -> None:
-    """Raise LayoutError or PlanError for what cannot run."""
+    """Raise LayoutError or PlanError for what cannot run, PlanError for what is no decoder."""
+    if model.encoder is not None or model.diffusion is not None:
+        kind = "an encoder-decoder" if model.encoder else "a diffusion transformer"
+        raise PlanError(
+            f"'{model.name}' is {kind}, whose serving is not estimated; its training is. Choose a decoder-only model."
+        )
     if model.position == "learned" and workload.total_len > model.max_seq_len:
         raise PlanError(
             f"prompt_len={workload.prompt_len} and output_len={workload.output_len} exceed the {model.max_seq_len} "

@@ -54,6 +54,7 @@ def state_rules(
         ("tp does not divide the feed-forward", _feed_forward(tp, model)),
         ("sequence parallelism does not divide the sequence", split & (workload.seq_len % (cp * tp) != 0)),
         ("cp does not divide the sequence", (cp > 1) & (workload.seq_len % (2 * cp) != 0)),
+        ("an encoder-decoder has one pipeline stage and whole sequences", (pp * cp > 1) & (model.encoder is not None)),
         ("more stages than layers", pp * vpp > model.num_layers),
         ("chunks do not divide the layers", (vpp > 1) & (model.num_layers % (pp * vpp) != 0)),
         ("ep does not divide the experts", experts % ep != 0),
