@@ -13,6 +13,7 @@ import yaml
 from gnomon.topology.graph import Topology, TopologyError, hops
 from gnomon.topology.sources import _kubernetes_api, ec2, kubernetes
 from gnomon.topology.sources._errors import TopologySourceError
+from gnomon.topology.sources._kubernetes_objects import KubernetesPod
 from kubernetes_fixtures import TOKEN, api_server, write_kubeconfig
 
 
@@ -261,6 +262,47 @@ def test_without_a_job_every_pod_on_accelerators_is_busy(cluster):
     topology = read(reach)
     assert topology.job == ()
     assert [node.name for node in topology.free] == sorted(aws(number) for number in (4, 7))
+
+
+@pytest.mark.parametrize(
+    ("kind", "container"),
+    [
+        ("containers", {"resources": {"requests": {"aws.amazon.com/neuroncore": "32"}}}),
+        ("containers", {"resources": {"limits": {"aws.amazon.com/neurondevice": "4"}}}),
+        ("containers", {"resources": {"limits": {"nvidia.com/mig-1g.10gb": "2"}}}),
+        ("containers", {"resources": {"limits": {"nvidia.com/gpu.shared": "1"}}}),
+        ("initContainers", {"restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": "8"}}}),
+        ("initContainers", {"resources": {"limits": {"nvidia.com/gpu": "8"}}}),
+    ],
+)
+def test_parts_of_accelerators_and_init_containers_keep_a_node_from_others(cluster, kind, container):
+    server, reach = cluster("kubernetes_aws.json")
+    assert not read(reach).by_name[aws(4)].busy
+    other = next(item for item in server.pods() if item["metadata"]["name"].startswith("coredns"))
+    other["spec"]["nodeName"] = aws(4)
+    other["spec"].setdefault(kind, []).append({"name": "more", **container})
+    topology = read(reach)
+    assert topology.by_name[aws(4)].busy
+    assert topology.by_name[aws(4)].accelerators == 8
+
+
+def test_a_request_for_no_part_of_an_accelerator_takes_nothing(cluster):
+    server, reach = cluster("kubernetes_aws.json")
+    other = next(item for item in server.pods() if item["metadata"]["name"].startswith("coredns"))
+    other["spec"]["nodeName"] = aws(4)
+    other["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/mig-1g.10gb": 0, "nvidia.com/gpu": "0"}}
+    assert not read(reach).by_name[aws(4)].busy
+
+
+def test_sidecars_are_reserved_beside_the_containers_and_other_init_containers_before_them():
+    def asks(count, **more):
+        return {**more, "resources": {"limits": {"nvidia.com/gpu": str(count)}}}
+
+    spec = {"initContainers": [asks(1, restartPolicy="Always"), asks(6)], "containers": [asks(2), asks(2)]}
+    pod = {"metadata": {"name": "p", "namespace": "n"}, "spec": spec}
+    assert KubernetesPod.from_api(pod).accelerators == 7
+    spec["initContainers"].pop()
+    assert KubernetesPod.from_api(pod).accelerators == 5
 
 
 def test_a_job_on_machines_without_accelerators_is_kept(cluster):

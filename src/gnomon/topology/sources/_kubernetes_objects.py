@@ -10,6 +10,9 @@ from typing import Any, Self
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", "aws.amazon.com/neuron", "habana.ai/gaudi")
 
+_PARTS = re.compile(r"aws\.amazon\.com/neuron(core|device)|nvidia\.com/(mig-.+|gpu\.shared)")
+"""Other names under which pods ask for accelerators or for parts of them; how many make one is not said."""
+
 VOLUME_ANNOTATION = "csi.volume.kubernetes.io/nodeid"
 """JSON of node ids by storage driver; those of AWS drivers are instance ids."""
 
@@ -42,12 +45,16 @@ class KubernetesNode:
 
 @dataclass(frozen=True, eq=False)
 class KubernetesPod:
-    """A pod that waits or runs. `accelerators` are those its containers ask for, `node` is None while it waits."""
+    """A pod that waits or runs; `node` is None while it waits.
+
+    `accelerators` are the whole ones reserved for it; `takes_accelerators` is true for parts of one too.
+    """
 
     name: str
     namespace: str
     node: str | None
     accelerators: int
+    takes_accelerators: bool
     marks: Mapping[str, str]
     terminating: bool
 
@@ -59,7 +66,10 @@ class KubernetesPod:
             name=metadata["name"],
             namespace=metadata["namespace"],
             node=spec.get("nodeName") or None,
-            accelerators=sum(_requested(container) for container in spec.get("containers", ())),
+            accelerators=_reserved(spec),
+            takes_accelerators=any(
+                _count(_requests(item)) or any(map(_PARTS.fullmatch, _requests(item))) for item in _containers(spec)
+            ),
             marks={**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})},
             terminating="deletionTimestamp" in metadata,
         )
@@ -68,9 +78,32 @@ class KubernetesPod:
         return f"{self.namespace}/{self.name}"
 
 
-def _requested(container: Mapping[str, Any]) -> int:
+def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the containers of a pod; what those that initialise it ask for is reserved for its whole life too."""
+    return [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+
+
+def _reserved(spec: Mapping[str, Any]) -> int:
+    """Return the accelerators that Kubernetes reserves for a pod.
+
+    Containers and sidecars run together; the other init containers run before, one at a time (Kubernetes
+    documentation, "Resource sharing within containers" of init and of sidecar containers).
+    """
+    together, alone = 0, 0
+    for item in spec.get("initContainers") or ():
+        count = _count(_requests(item))
+        if item.get("restartPolicy") == "Always":
+            together += count
+        else:
+            alone = max(alone, together + count)
+    return max(alone, together + sum(_count(_requests(item)) for item in spec.get("containers") or ()))
+
+
+def _requests(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a container asks for and is not "0"; limits stand in for requests that are not given."""
     resources = container.get("resources") or {}
-    return _count(resources.get("requests")) or _count(resources.get("limits"))
+    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return {name: amount for name, amount in asked.items() if str(amount) != "0"}
 
 
 def _count(resources: Mapping[str, Any] | None) -> int:

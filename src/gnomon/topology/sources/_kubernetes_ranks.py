@@ -30,10 +30,10 @@ def job_pods(pods: Sequence[KubernetesPod], prefix: str) -> list[KubernetesPod]:
     """
     named = [pod for pod in pods if pod.name.startswith(prefix) and not pod.terminating]
     if not named:
-        others = {str(pod) for pod in pods if pod.accelerators}
+        others = {str(pod) for pod in pods if pod.takes_accelerators}
         running = f" Pods with accelerators: {some_of(others)}." if others else ""
         raise TopologyError(f"No waiting or running pod has a name that starts with '{prefix}'.{running}")
-    chosen = [pod for pod in named if pod.accelerators] or named
+    chosen = [pod for pod in named if pod.takes_accelerators] or named
     waiting = [str(pod) for pod in chosen if pod.node is None]
     if waiting:
         raise TopologyError(f"{len(waiting)} of {len(chosen)} pods of '{prefix}' have no node yet: {some_of(waiting)}.")

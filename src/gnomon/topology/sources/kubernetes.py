@@ -40,10 +40,11 @@ def read_topology(
     """Return the machines with accelerators, the switches that their labels name, and the ranks of a job.
 
     The job is the pods whose names start with `search_prefix`, in `namespace` or in all. Machines without accelerators
-    are left out unless the job runs there. A machine is busy when another pod asks for accelerators on it, or when it
-    takes no pods. `levels` are the label keys from the farthest level to the nearest (those of a Kueue Topology);
-    without them the labels of the known vendors are tried, then EC2 is asked about AWS instances if `ec2` is set, then
-    region and zone stand in, which `source` says. Raises TopologySourceError when the server cannot be asked.
+    are left out unless the job runs there. A machine is busy when another pod asks for accelerators or parts of them
+    on it, or when it takes no pods. `levels` are the label keys from the farthest level to the nearest (those of a
+    Kueue Topology); without them the labels of the known vendors are tried, then EC2 is asked about AWS instances if
+    `ec2` is set, then region and zone stand in, which `source` says. Raises TopologySourceError when the server cannot
+    be asked.
     """
     api = connect(kubeconfig, context)
     nodes = [KubernetesNode.from_api(item) for item in list_items(api, "list_node")]
@@ -115,7 +116,7 @@ def _topology(
     own: dict[str, list[KubernetesPod]] = defaultdict(list)
     for pod in job:
         own[str(pod.node)].append(pod)
-    taken = {pod.node for pod in set(pods) - set(job) if pod.accelerators}
+    taken = {pod.node for pod in set(pods) - set(job) if pod.takes_accelerators}
     described = [
         {
             "name": node.name,
