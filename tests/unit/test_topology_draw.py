@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gnomon.spec import Layout
 from gnomon.topology.assign import assign, place_job
@@ -13,6 +15,7 @@ from gnomon.topology.draw import render_html, render_svg
 from gnomon.topology.evaluate import evaluate
 from gnomon.topology.graph import NetworkNode, Topology
 from gnomon.topology.groups import process_groups
+from gnomon.topology.labels import LABEL_CHARACTERS, short_labels
 from gnomon.topology.picture import MAX_TRAILS, draw_picture
 from topology_fixtures import binary_tree, star
 
@@ -73,6 +76,31 @@ def test_a_machine_on_an_upper_switch_has_its_own_row():
     marks = draw_picture(Topology(nodes=nodes)).marks
     assert [mark.hover[0] for mark in marks] == ["login", "n"]
     assert marks[0].y != marks[1].y
+
+
+def test_switches_whose_names_differ_only_in_the_middle_have_labels_that_differ():
+    names = [f"a-very-long-name-of-rack{rack:02d}-leaf.dc.example.org" for rack in range(6)]
+    nodes = tuple(NetworkNode(name=f"n{name}", path=("spine", name)) for name in names)
+    labels = [switch.label for switch in draw_picture(Topology(nodes=nodes)).switches]
+    assert labels == [*(f"…name-of-rack{rack:02d}…" for rack in range(6)), "spine"]
+
+
+@given(st.lists(st.text("ab-.1", min_size=1, max_size=60), unique=True, max_size=40), st.text("ab-.1", max_size=30))
+def test_labels_are_short_and_those_of_siblings_differ(middles, around):
+    labels = short_labels([f"{around}{middle}{around}" for middle in middles])
+    assert len(set(labels.values())) == len(middles)
+    assert all(len(label) <= LABEL_CHARACTERS for label in labels.values())
+
+
+def test_the_page_starts_at_the_first_machine_of_the_job_or_at_the_left_edge_of_the_machines():
+    nodes = star(16, 3).nodes
+    picture = draw_picture(Topology(nodes=nodes))
+    assert picture.start_x == min(mark.x for mark in picture.marks)
+    picture = draw_picture(Topology(nodes=(*nodes[:5], nodes[5].model_copy(update={"rank": 0}), *nodes[6:])))
+    (first,) = (mark for mark in picture.marks if mark.text == "0")
+    assert picture.start_x == first.x + first.width / 2
+    bars = draw_picture(placed(star(60, 100, 90), Layout(tp=8, dp=70)))
+    assert bars.start_x == min(mark.x for mark in bars.marks if mark.state == "job")
 
 
 def test_groups_are_drawn_leg_by_leg():

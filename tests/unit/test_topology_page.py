@@ -8,6 +8,7 @@ import pytest
 from gnomon.spec import Layout
 from gnomon.topology.assign import assign, place_job
 from gnomon.topology.draw import render_html
+from gnomon.topology.graph import Topology
 from topology_fixtures import binary_tree, star
 
 pytestmark = pytest.mark.browser
@@ -30,13 +31,16 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, tmp_path):
-    """Return a function that opens the page of a placed job, and what the browser complained about and asked for."""
+    """Return a function that opens a page, for a layout that of a placed job, and what the browser complained about."""
     contexts = []
 
     def opened(topology, layout, width=1280):
-        assignment = assign(topology, layout)
         path = tmp_path / "page.html"
-        path.write_text(render_html(place_job(topology, assignment.node_names), assignment.evaluation))
+        if layout is None:
+            path.write_text(render_html(topology))
+        else:
+            assignment = assign(topology, layout)
+            path.write_text(render_html(place_job(topology, assignment.node_names), assignment.evaluation))
         context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
         contexts.append(context)
         page, trouble = context.new_page(), []
@@ -60,6 +64,16 @@ def test_the_page_draws_every_mark_and_is_as_wide_as_the_window(open_page, topol
     marks = 8 if len(topology.nodes) == 8 else 128
     assert page.locator("#network .bars .point").count() == marks
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_a_narrow_window_shows_the_job_or_else_the_left_edge_of_the_machines(open_page, ranked):
+    nodes = star(16, 3).nodes
+    job = (*nodes[:17], nodes[17].model_copy(update={"rank": 0}), *nodes[18:])
+    page, _ = open_page(Topology(nodes=job if ranked else nodes), None, 420)
+    first = page.locator("#network .bars .point").nth(17 if ranked else 0).bounding_box()
+    assert page.evaluate("document.getElementById('network').parentElement.scrollLeft") > 0
+    assert 20 <= first["x"] <= 400
 
 
 def test_the_groups_of_the_chosen_kind_are_shown(open_page):

@@ -77,6 +77,7 @@ def render_html(topology: Topology, evaluation: PlacementEvaluation | None = Non
             nodes=[_row(node) for node in topology.nodes],
             width=round(picture.width * picture.scale),
             height=round(picture.height * picture.scale) + TOOLBAR_PX,
+            start=round(picture.start_x * picture.scale),
             figure=figure,
             plotly_js=plotly_script(),
         )

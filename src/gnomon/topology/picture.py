@@ -14,6 +14,7 @@ from gnomon.topology.branch import by_name
 from gnomon.topology.evaluate import legs
 from gnomon.topology.graph import NO_COMMON_SWITCH, ROOT, NetworkNode, Topology, to_networkx
 from gnomon.topology.groups import GROUP_KINDS, GroupKind, NodeGroup
+from gnomon.topology.labels import short_labels, shorten
 
 if TYPE_CHECKING:
     from networkx import DiGraph
@@ -28,7 +29,7 @@ MAX_TRAILS = 48
 
 SQUARE, GAP, PER_LINE, ROW_GAP = 20, 4, 16, 12
 BAR_LENGTH, BAR_HEIGHT, BAR_GAP = 260, 15, 8
-MARGIN, LABEL_CHARACTERS = 16, 18
+MARGIN = 16
 LANE = 5
 """Pixels between the lines of process groups beside the bars; neighbouring groups have different lanes."""
 
@@ -86,6 +87,8 @@ class Picture:
     notes: tuple[str, ...]
     single: bool
     """Whether each mark is one machine."""
+    start_x: float
+    """Where to look first: the first machine of the job, or else the left edge of the machines."""
 
     @property
     def scale(self) -> float:
@@ -118,8 +121,8 @@ class _Draft:
         self.single = len(self.topology.nodes) <= MAX_SINGLE_NODES
         self.row_gap = ROW_GAP if self.single else BAR_GAP
         self.deepest = self._deepest_level()
-        labels = [_short_label(key) for key in self.graph if key[0] != "node"]
-        self.column = 34 + 6.5 * max(len(label) for label in labels)
+        self.labels = self._labels()
+        self.column = 34 + 6.5 * max(map(len, self.labels.values()))
         self.rows_x = MARGIN + self.column * (self.deepest + 1)
         self.largest = max(len(self._machines(key)) for key in self.graph if self._is_row(key))
         self._place(next(key for key, degree in self.graph.in_degree() if degree == 0))
@@ -137,7 +140,21 @@ class _Draft:
             trails=tuple(trails),
             notes=tuple(self._notes(groups)),
             single=self.single,
+            start_x=self._start_x(),
         )
+
+    def _start_x(self) -> float:
+        first = next((node.name for node in self.topology.nodes if node.rank == 0), None)
+        return self.places[first][0] if first and self.single else self.rows_x
+
+    def _labels(self) -> dict[tuple[str, str], str]:
+        """Return the label of each switch, unlike those of the switches beside it."""
+        labels = {ROOT: shorten("no common switch")}
+        root = next(key for key, degree in self.graph.in_degree() if degree == 0)
+        for siblings in ([root], *(self._below(key, "switch") for key in self.graph if key[0] != "node")):
+            names = short_labels([name for _, name in siblings])
+            labels |= {key: names[key[1]] for key in siblings if key != ROOT}
+        return labels
 
     def _notes(self, groups: Mapping[GroupKind, Sequence[NodeGroup]]) -> Iterable[str]:
         if not self.single:
@@ -183,7 +200,7 @@ class _Draft:
         for end_x, end_y in ends:
             bend = min(x + self.column, end_x) - 12
             self.links.append(((x, y), (bend, y), (bend, end_y), (end_x, end_y)))
-        self.switches.append(SwitchMark(x=x, y=y, label=_short_label(key), hover=self._switch_hover(key)))
+        self.switches.append(SwitchMark(x=x, y=y, label=self.labels[key], hover=self._switch_hover(key)))
         return y
 
     def _switch_hover(self, key: tuple[str, str]) -> tuple[str, ...]:
@@ -299,10 +316,3 @@ def _ranges(ranks: Sequence[int]) -> str:
             runs.append([rank, rank])
     texts = [f"{first}" if first == last else f"{first}-{last}" for first, last in runs]
     return ", ".join(texts[:6]) + (", ..." if len(texts) > 6 else "")
-
-
-def _short_label(switch: tuple[str, str]) -> str:
-    label = "no common switch" if switch == ROOT else switch[1]
-    if len(label) <= LABEL_CHARACTERS:
-        return label
-    return f"{label[: LABEL_CHARACTERS // 2 - 1]}…{label[-LABEL_CHARACTERS // 2 + 1 :]}"

@@ -33,8 +33,9 @@
 
   listGroups();
   draw();
-  // the machines are at the right end; a narrow window shows them first
-  element.parentElement.scrollLeft = element.parentElement.scrollWidth;
+  // a narrow window shows the first machine of the job, with its switch to the left of it
+  const scroll = element.parentElement;
+  scroll.scrollLeft = Number(element.dataset.start) - scroll.clientWidth / 2;
   dark.addEventListener("change", draw);
   if (kind) kind.addEventListener("change", () => { listGroups(); draw(); });
   if (group) group.addEventListener("change", draw);
