@@ -13,7 +13,7 @@ from rich.console import Console
 from gnomon.plan.training_3d.analyse import analyse
 from gnomon.plan.training_3d.render import render
 from gnomon.plan.training_3d.schema import TrainingConfig
-from training_3d_fixtures import FIXTURES, STACK, mapping
+from training_3d_fixtures import FIXTURES, STACK, mapping, report
 
 
 @pytest.mark.parametrize("name", ["llama3_70b", "llama3_70b_cross_dc", "gpt_oss_120b"])
@@ -26,3 +26,13 @@ def test_text(name, monkeypatch):
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text.getvalue(), encoding="utf-8")
     assert text.getvalue() == golden.read_text(encoding="utf-8")
+
+
+def test_the_slowest_rank_is_waited_for_and_its_label_fits_the_column():
+    text = io.StringIO()
+    render(report("llama3_70b", fixed=False), Console(file=text, width=80, highlight=False))
+    components = text.getvalue().partition("▶ ITERATION TIME COMPONENTS")[2].partition("▶")[0]
+    rows = [line for line in components.splitlines() if " ms " in line]
+    assert any(row.startswith("  Waiting for the Slowest Rank ") for row in rows)
+    assert len({row.index(" ms ") for row in rows}) == 1
+    assert "no stragglers" not in text.getvalue()

@@ -13,14 +13,15 @@ from gnomon.units import format_count
 
 WIDTH = 80
 LABEL_WIDTH = 30
+COMPONENT_WIDTH = 28
 GIB, MIB = 2.0**30, 2.0**20
 PERCENT_PER_BLOCK = 4.0
 GOOD_MFU, FAIR_MFU = 0.4, 0.25
 
 NOTES = (
     "The estimate is of the software and the achieved rates named above: it has",
-    "no stragglers, no data loading and no failures. Look at the parts, beside a",
-    "profile of the real run, rather than at the MFU alone.",
+    "no data loading and no failures. Look at the parts, beside a profile of the",
+    "real run, rather than at the MFU alone.",
 )
 
 
@@ -231,7 +232,7 @@ class _Page:
         self._line()
         self._line(f"▶ TRANSFORMER BLOCK COMPONENTS ({iteration.block_layers}, one microbatch)", "bold")
         self._line("-" * 60)
-        self._line(f"  {'':<27} {'forward':>8} {'backward':>8} {'both':>8}")
+        self._line(f"  {'':<{COMPONENT_WIDTH}} {'forward':>8} {'backward':>8} {'both':>8}")
         self._components(iteration.block, iteration.block_s, passes=True)
         self._line()
         self._line(f"  Total Block Time: {iteration.block_s * 1e3:.2f} ms")
@@ -247,9 +248,11 @@ class _Page:
             if passes:
                 times = (part.forward_s, part.backward_s, part.seconds)
                 cells = " ".join(f"{'' if t is None else f'{t * 1e3:.3f}':>8}" for t in times)
-                self._line(f"  {part.name:<27} {cells} ms {share:>5.1f}%  {_bar(share)}")
+                self._line(f"  {part.name:<{COMPONENT_WIDTH}} {cells} ms {share:>5.1f}%  {_bar(share)}")
             else:
-                self._line(f"  {part.name:<25}{part.seconds * 1e3:>10.2f} ms {share:>6.1f}%  {_bar(share)}")
+                self._line(
+                    f"  {part.name:<{COMPONENT_WIDTH}}{part.seconds * 1e3:>10.2f} ms {share:>6.1f}%  {_bar(share)}"
+                )
 
     def _final(self, report: Training3D) -> None:
         final = report.final
