@@ -104,6 +104,15 @@ def test_refusals(script, changed, words):
     assert err.count("error: ") == 1
 
 
+@pytest.mark.parametrize("words", [("sps2tpd", "-t"), ("sps2mfu", "-m", "70b", "-n", "8", "-t", "300", "-s")])
+def test_a_product_that_overflows_is_said(script, words):
+    name, *options = words
+    length = "-s" if name == "sps2tpd" else "-l"
+    code, out, err = script(name, *options, "1e308", length, "2048000")
+    assert (code, out) == (1, "")
+    assert "1e+308 samples per second of 2048000 tokens overflow" in err
+
+
 def test_missing_options_are_named(script):
     code, _, err = script("sps2tpd", "-t", "1")
     assert code == 2
