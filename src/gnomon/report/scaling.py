@@ -53,7 +53,7 @@ def _plain(space: SearchSpace) -> SearchSpace:
         "vpp": space.vpp[:2],
         "sequence_parallel": (True,),
         "schedule": ("1f1b",),
-        "zero_stage": (1, 3),
+        "zero_stage": (0, 1, 3),
         "recompute": (RecomputeChoice(mode="none"), RecomputeChoice(mode="full")),
     }
     return space.model_copy(update=data)

@@ -13,7 +13,7 @@ from gnomon.plan.arrays import Array, take
 from gnomon.plan.cases import RECOMPUTES, Cases
 from gnomon.plan.evaluate import Evaluation, compose
 from gnomon.plan.layer_work import layer_work
-from gnomon.plan.search.feasible import rejections, run_rules, state_rules
+from gnomon.plan.search.feasible import plain_values, rejections, run_rules, state_rules
 from gnomon.plan.search.space import OUTER, RUN, SHARED, STATE, Integers, SearchSpace
 from gnomon.plan.stages import DUALPIPE, FOLDED
 from gnomon.plan.state_work import StateWork, state_work
@@ -119,8 +119,7 @@ class Evaluator:
             axis: np.asarray([int(v) for v in getattr(self.space, axis)], dtype=np.int64)[digits[axis]]
             for axis in SHARED
         }
-        axes["both_ways"] = np.asarray(len(self.space.sequence_parallel) > 1)
-        return axes
+        return axes | plain_values(self.space)
 
     def _runs(self, states: Integers, schedule: str) -> Cases:
         """Return the states as a column, with everything that one schedule may recompute and offload as a row."""

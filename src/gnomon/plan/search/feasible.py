@@ -8,12 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnomon.plan.schedule import supported
+from gnomon.plan.search.space import SearchSpace
 from gnomon.spec import ModelSpec, Workload
-from gnomon.spec.layout import SCHEDULES
+from gnomon.spec.layout import SCHEDULES, Schedule
 
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 ONE_F_ONE_B = SCHEDULES.index("1f1b")
+
+
+def plain_values(space: SearchSpace) -> dict[str, Integers]:
+    """Return which value of an axis stands for the others where they are one layout by several names.
+
+    `both_ways`: 1 with and without sequence parallelism (the same without tp); `plain_zero_stage`: of the stages
+    without replicas; `plain_schedule`: of the schedules without a pipeline.
+    """
+    return {
+        "both_ways": np.asarray(len(space.sequence_parallel) > 1),
+        "plain_zero_stage": np.asarray(min(space.zero_stage)),
+        "plain_schedule": np.asarray(SCHEDULES.index(min(space.schedule, key=_plainness))),
+    }
+
+
+def _plainness(schedule: Schedule) -> tuple[bool, bool, bool, int]:
+    """Return the order in which schedules stand for the others on one stage, which dualpipe cannot run and on which
+    gpipe alone holds more than it needs."""
+    return schedule == "dualpipe", schedule == "gpipe", schedule != "1f1b", SCHEDULES.index(schedule)
 
 
 def rejections(rules: list[tuple[str, Mask]], size: int) -> tuple[Mask, dict[str, int]]:
@@ -34,7 +54,8 @@ def state_rules(
 ) -> list[tuple[str, Mask]]:
     """Return (reason, what it rejects) for the values of the axes that decide layers and states.
 
-    Candidates that are another one by a different name (ZeRO without replicas) are rejected too.
+    Candidates that are another one by a different name (ZeRO without replicas) are rejected too; `axes` has the
+    `plain_values`.
     """
     tp, pp, vpp, cp, ep, expert_tp = (axes[n] for n in ("tp", "pp", "vpp", "cp", "ep", "expert_tp"))
     inner = tp * pp * cp
@@ -45,10 +66,11 @@ def state_rules(
     split = axes["sequence_parallel"] == 1
     copies = replicas * tp // (ep * expert_tp) if moe else replicas
     alone = (replicas == 1) & (copies <= 1)
-    same = ((tp == 1) & split & axes["both_ways"]) | (alone & (axes["zero_stage"] > 0))
+    same = ((tp == 1) & split & axes["both_ways"]) | (alone & (axes["zero_stage"] != axes["plain_zero_stage"]))
     return [
         ("tp x pp x cp does not divide the accelerators", num_ranks % inner != 0),
-        ("the same as another candidate", same | ((pp == 1) & (vpp > 1))),
+        ("vpp > 1 needs more than one stage", (pp == 1) & (vpp > 1)),
+        ("the same as another candidate", same),
         ("the batch does not divide by dp x micro-batch", workload.global_batch % passes != 0),
         ("tp does not divide the heads", _heads(tp, model)),
         ("tp does not divide the feed-forward", _feed_forward(tp, model)),
@@ -64,11 +86,14 @@ def state_rules(
 
 
 def run_rules(axes: Mapping[str, Integers], micro_batches: Integers) -> list[tuple[str, Mask]]:
-    """Return (reason, what it rejects) for a schedule with its stages and micro-batches."""
+    """Return (reason, what it rejects) for a schedule with its stages and micro-batches.
+
+    Without a pipeline all schedules but gpipe are the same, and gpipe takes as long and holds more.
+    """
     schedule, pp, vpp = axes["schedule"], axes["pp"], axes["vpp"]
     straight = schedule == ONE_F_ONE_B
     return [
-        ("the same as another candidate", (pp == 1) & ~straight),
+        ("the same as another candidate", (pp == 1) & (schedule != axes["plain_schedule"])),
         ("only 1f1b interleaves", (vpp > 1) & ~straight),
         ("the schedule cannot run these micro-batches", ~supported(schedule, pp, vpp, micro_batches)),
     ]
