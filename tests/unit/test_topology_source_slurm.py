@@ -123,6 +123,15 @@ def test_blocks_as_scontrol_prints_them_since_24_11():
     assert len(topology.nodes) == 12
 
 
+@pytest.mark.parametrize("absent", ["", "(null)"])
+def test_scontrol_may_print_what_a_switch_does_not_have(absent):
+    text = f"SwitchName=s0 Level=0 LinkSpeed=1 Nodes=n[1-2] Switches={absent}\n"
+    text += f"SwitchName=top Level=1 LinkSpeed=1 Nodes={absent} Switches=s0"
+    assert paths(slurm.parse_text(text, "saved", is_yaml=False)) == {"n1": "top/s0", "n2": "top/s0"}
+    with pytest.raises(TopologyError, match="line 1: 's0' has neither nodes nor switches"):
+        slurm.parse_scontrol_topology(f"SwitchName=s0 Level=0 Nodes={absent} Switches={absent}")
+
+
 def test_part_of_what_scontrol_prints_is_refused():
     last = fixture("slurm_22.05_show_topology.txt").splitlines()[-1]
     with pytest.raises(TopologyError, match="unknown switch 's0'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 
 from gnomon.topology.graph import Topology, TopologyError
@@ -14,6 +15,9 @@ from gnomon.topology.sources.hostlist import expand
 
 TREE_KEYS = ("SwitchName", "Level", "LinkSpeed", "Nodes", "Switches")
 BLOCK_KEYS = ("BlockName", "AggregatedBlock", "BlockIndex", "BlockSize")
+
+_ABSENT = re.compile(r"(?<!\S)[A-Za-z]+=(\(null\))?(?!\S)")
+"""How scontrol prints what a switch does not have."""
 
 
 def read_scontrol(job_id: str | None = None, timeout_s: float = 30.0) -> Topology:
@@ -45,7 +49,7 @@ def read_scontrol(job_id: str | None = None, timeout_s: float = 30.0) -> Topolog
 
 def scontrol_paths(text: str, source: str) -> Paths:
     """Return the path of each node in the output of `scontrol show topology`, of a tree or of blocks."""
-    records = list(read_records(text, TREE_KEYS + BLOCK_KEYS, source))
+    records = list(read_records(_ABSENT.sub("", text), TREE_KEYS + BLOCK_KEYS, source))
     blocks = [read_switch(record, "BlockName") for record in records if "BlockName" in record.values]
     if blocks:
         sizes = {size for record in records for size in read_numbers(record, "BlockSize")}
