@@ -109,7 +109,7 @@ def _nodes_below(switches: Any, path: tuple[str, ...], where: str) -> Iterator[N
         _check_keys(switch, _SWITCH_KEYS, place)
         if "name" not in switch:
             raise TopologyError(f"{place}: missing key 'name'.")
-        below = (*path, str(switch["name"]))
+        below = (*path, _text(switch["name"], f"{place}.name"))
         yield from _nodes_of(switch, below, place)
         yield from _nodes_below(switch.get("switches") or [], below, f"{place}.switches")
 
@@ -131,9 +131,17 @@ def _nodes_of(switch: Mapping[str, Any], path: tuple[str, ...], where: str) -> I
 
 def _expanded(node: Any, where: str) -> list[str]:
     try:
-        return expand(str(node))
+        return expand(_text(node, where))
     except TopologyError as error:
         raise TopologyError(f"{where}: {error}") from None
+
+
+def _text(name: Any, where: str) -> str:
+    """Return a name; raise TopologyError for what YAML does not read as text, as `true`, `null` or `007`."""
+    if not isinstance(name, str):
+        found = "nothing" if name is None else f"{name!r} ({type(name).__name__})"
+        raise TopologyError(f"{where}: expected a name, found {found}. Put a name that is no text for YAML in quotes.")
+    return name
 
 
 def _check_keys(data: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:
