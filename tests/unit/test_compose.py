@@ -127,7 +127,7 @@ def test_malformed_yaml_in_a_group(folder):
 
 def test_a_key_twice(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: 1\nb: 2\na: 3\n")
-    assert re.search(r"line 3, column 1.*duplicate key a", message(compose, tmp_path, "bad"))
+    assert re.search(r"line 3, column 1: key 'a' is given twice", message(compose, tmp_path, "bad"))
 
 
 @pytest.mark.parametrize("text", ["- 1\n", "just text\n", "3\n"])

@@ -185,6 +185,6 @@ def _read_text(path: Path | None, what: str) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"'{path}' has more than {MAX_FILE_BYTES} bytes, which no description needs.")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"'{path}' is not a text file. Give {what}.") from None

@@ -86,8 +86,7 @@ def download(
 
 
 def _parse_options(lines: list[str]) -> dict[str, Any]:
-    import yaml
-
+    from gnomon.documents import load_yaml
     from gnomon.errors import ConfigError
 
     options = {}
@@ -97,7 +96,7 @@ def _parse_options(lines: list[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"--set {line} has no value. Write it as KEY=VALUE, such as tracking_uri=http://host:5000."
             )
-        options[key] = yaml.safe_load(value)
+        options[key] = load_yaml(value, f"--set {key}", ConfigError)
     return options
 
 

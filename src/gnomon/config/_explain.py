@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import yaml
 from hydra.errors import MissingConfigException
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
@@ -17,19 +16,6 @@ from omegaconf.errors import (
 )
 
 from gnomon.errors import ConfigError, did_you_mean
-
-
-def explain_yaml(error: yaml.YAMLError, where: str) -> ConfigError:
-    """Return the ConfigError of a malformed YAML file, with its line and column (both from 1)."""
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is None:
-        return ConfigError(f"'{where}' is not valid YAML: {error}. Correct the file.")
-    problem = getattr(error, "problem", None) or "it cannot be parsed"
-    name = where or str(mark.name)
-    return ConfigError(
-        f"'{name}' is not valid YAML: line {mark.line + 1}, column {mark.column + 1}: {problem}. "
-        "Check the indentation, brackets and quotes there."
-    )
 
 
 def explain_unknown_key(key: str, override: str, base: DictConfig) -> ConfigError:

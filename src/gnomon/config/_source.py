@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gnomon.config._explain import explain_yaml
+from gnomon.documents import load_yaml
 from gnomon.errors import ConfigError, UntrustedTargetError
 
 MAX_BYTES = 2**20
@@ -28,57 +25,13 @@ def check_source(file: Traversable) -> None:
 
 def parse_source(text: str, where: str) -> Any:
     """Return the mapping in the text of a configuration, None if it is empty; raise ConfigError as `check_source`."""
-    try:
-        data = _load(text, where)
-    except yaml.YAMLError as error:
-        raise explain_yaml(error, where) from None
-    except RecursionError:
-        raise ConfigError(f"'{where}' is nested too deeply. Write it with fewer levels.") from None
+    data = load_yaml(text, where, ConfigError, MAX_VALUES)
     if data is None:
         return None
     if not isinstance(data, dict):
         raise ConfigError(f"'{where}' must hold a mapping of keys to values, found {type(data).__name__}.")
     _check_search_path(data.get("hydra"), where)
     return data
-
-
-def _load(text: str, where: str) -> Any:
-    """Return the values in YAML text; raise ConfigError where its aliases make too many of them, before any is made."""
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _expanded_size(node, where, {}) > MAX_VALUES:
-            raise ConfigError(
-                f"'{where}' expands to more than {MAX_VALUES} values, with each alias (*name) written out; that is the "
-                "limit for configurations. Repeat less, or keep the data in a file of its own."
-            )
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _expanded_size(node: yaml.Node, where: str, known: dict[int, int | None]) -> int:
-    """Return the number of values below a node, itself counted, with each alias counted as what it stands for."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    size = known.get(id(node), 0)
-    if size is None:
-        line = node.start_mark.line + 1
-        raise ConfigError(
-            f"'{where}' refers to itself: line {line} begins a value that holds an alias of it. Remove it."
-        )
-    if size == 0:
-        known[id(node)] = None  # this node is being counted
-        size = 1 + sum(_expanded_size(child, where, known) for child in _children(node))
-        known[id(node)] = size
-    return size
-
-
-def _children(node: yaml.Node) -> Iterator[yaml.Node]:
-    for entry in node.value:
-        yield from entry if isinstance(entry, tuple) else (entry,)
 
 
 def _read(file: Traversable) -> str:

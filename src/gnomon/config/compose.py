@@ -24,13 +24,13 @@ from gnomon.config._explain import (
     explain_missing_config,
     explain_omegaconf,
     explain_unknown_key,
-    explain_yaml,
     first_paragraph,
     key_paths,
 )
 from gnomon.config._source import check_source, is_url
 from gnomon.config.resolvers import register_resolvers, set_moment
 from gnomon.config.sweep import parse_overrides
+from gnomon.documents import explain_yaml
 from gnomon.errors import ConfigError, did_you_mean
 
 PACKAGED = "gnomon.conf"
@@ -152,7 +152,7 @@ def _yaml_files(place: Traversable) -> list[Traversable]:
 def _explain(error: Exception, folder: Path | None, name: str, overrides: Sequence[Override]) -> ConfigError:
     """Return the ConfigError for a composition that failed; the first override that breaks it is the culprit."""
     if isinstance(error, yaml.YAMLError):
-        return explain_yaml(error, "")
+        return ConfigError(explain_yaml(error))
     if isinstance(error, MissingConfigException):
         return explain_missing_config(error)
     lines = [str(override.input_line) for override in overrides]

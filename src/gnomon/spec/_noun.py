@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,9 +22,16 @@ from pydantic import (
     field_validator,
 )
 
+from gnomon.documents import load_json, load_yaml
 from gnomon.errors import SpecError, did_you_mean
 
 MAX_FILE_BYTES = 64 * 2**20
+_MAX_ERRORS = 10
+
+_MAX_TEXT = 100  # characters of a value that errors repeat
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 2
+_REPR.maxstring = _REPR.maxother = _MAX_TEXT
 
 # PyYAML writes these unescaped but reads them as a folded line
 _UNICODE_LINE_BREAKS = "\x85\u2028\u2029"
@@ -103,7 +111,10 @@ def write_atomically(path: Path, text: str) -> Path:
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML or JSON file; raise SpecError with the line when it is malformed."""
+    """Return the mapping in a YAML or JSON file; raise SpecError when it is missing, malformed or too large.
+
+    Depth and values have the limits of `gnomon.documents`.
+    """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise SpecError(f"'{path}' is {'a folder' if path.is_dir() else 'no regular file'}. Give a YAML or JSON file.")
@@ -112,31 +123,15 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise SpecError(f"'{path}' has {path.stat().st_size} bytes; descriptions are limited to {MAX_FILE_BYTES}.")
     try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_loader())
-    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        kind, reason = "JSON" if path.suffix == ".json" else "YAML", " ".join(str(error).split())
-        raise SpecError(f"'{path}' is not valid {kind}: {reason}") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"'{path}' is not text in UTF-8: {error.reason} at byte {error.start}.") from None
+    data = (load_json if path.suffix == ".json" else load_yaml)(text, str(path), SpecError)
     if data is None:
         raise SpecError(f"'{path}' is empty. Give a YAML or JSON file that holds a mapping of keys to values.")
     if not isinstance(data, dict):
         raise SpecError(f"'{path}' must hold a mapping of keys to values, found {type(data).__name__}.")
     return data
-
-
-@cache
-def _loader() -> Any:
-    class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """A safe loader that refuses a key that is given twice, of which YAML would silently keep the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value if key.tag == "tag:yaml.org,2002:str"]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{twice}' is given twice", node.start_mark)
-            return super().construct_mapping(node, deep)
-
-    return UniqueKeys
 
 
 def _holds_truth(value: Any) -> bool:
@@ -169,20 +164,26 @@ def _prefix(cls: type, where: str) -> str:
 
 
 def _explain(cls: type[BaseModel], error: ValidationError) -> str:
-    return "; ".join(_explain_one(cls, item) for item in error.errors(include_url=False))
+    found = error.errors(include_url=False)
+    texts = [_explain_one(cls, item) for item in found[:_MAX_ERRORS]]
+    return "; ".join([*texts, f"and {len(found) - _MAX_ERRORS} more"] if len(found) > _MAX_ERRORS else texts)
 
 
 def _explain_one(cls: type[BaseModel], item: Any) -> str:
-    location = ".".join(str(part) for part in item["loc"])
+    location = ".".join(_shorten(str(part)) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         fields = _fields_at(cls, item["loc"][:-1])
-        return f"unknown key '{location}'. {did_you_mean(str(item['loc'][-1]), fields)}"
+        return f"unknown key '{location}'. {did_you_mean(_shorten(str(item['loc'][-1])), fields)}"
     if item["type"] == "missing":
         return f"missing key '{location}'"
     message = str(item["msg"]).removeprefix("Value error, ")
     if not location:
         return message
-    return f"'{location}' is {item['input']!r}: {message[:1].lower()}{message[1:]}"
+    return f"'{location}' is {_shorten(_REPR.repr(item['input']))}: {message[:1].lower()}{message[1:]}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
 def _fields_at(cls: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-import yaml
 from pydantic import BeforeValidator, model_validator
 
+from gnomon.documents import load_yaml
 from gnomon.errors import did_you_mean
 from gnomon.spec._noun import Noun
 from gnomon.topology.graph import TopologyError
@@ -61,10 +61,7 @@ class YamlTopology(Noun):
 
 def read_yaml_paths(text: str, name: str | None, source: str) -> Paths:
     """Return the path of each node in the topology `name`, by default the first with `cluster_default: true`."""
-    try:
-        entries = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise TopologyError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+    entries = load_yaml(text, source, TopologyError)
     if not isinstance(entries, list) or not entries:
         raise TopologyError(f"{source} must hold a list of topologies, found {type(entries).__name__}.")
     chosen = _choose([YamlTopology.from_mapping(entry, where=source) for entry in entries], name, source)
