@@ -155,6 +155,24 @@ def test_better_hardware_keeps_to_the_memory_limit_and_says_how_far_it_is():
     assert {total for _, total in seen} == {6 * SPACE.size}
 
 
+def test_a_limit_above_the_memory_of_the_device_is_refused():
+    has = CLUSTER.accelerator.memory_bytes
+    message = r"The memory limit is 160\.00 GiB, but 'h100-sxm' has 80\.00 GiB\. Set at most 80\.00 GiB"
+    for asked in (search, sensitivity):
+        with pytest.raises(PlanError, match=message):
+            asked(DENSE, CLUSTER, WORKLOAD, space=SPACE, memory_limit_bytes=2.0 * has)
+    whole, given = (
+        search(DENSE, CLUSTER, WORKLOAD, space=SPACE, memory_limit_bytes=limit).model_copy(update={"seconds": 0.0})
+        for limit in (None, has)
+    )
+    assert whole == given
+
+
+def test_a_limit_is_all_that_is_known_of_a_device_of_unknown_memory():
+    unknown = CLUSTER.model_copy(update={"accelerator": CLUSTER.accelerator.model_copy(update={"memory_bytes": None})})
+    assert search(DENSE, unknown, WORKLOAD, space=SPACE, memory_limit_bytes=2.0**50).best
+
+
 def test_a_space_in_which_nothing_runs_says_why():
     with pytest.raises(PlanError, match=r"No layout of the search space can run .*tp does not divide the heads"):
         search(DENSE, CLUSTER, WORKLOAD, space=SPACE.model_copy(update={"tp": (3,), "pp": (1,)}), accelerators=[3])

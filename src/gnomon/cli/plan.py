@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from gnomon.cli import plan_cost, plan_fit, plan_inference, plan_search, plan_validate
 from gnomon.cli._output import free_path, print_json
 from gnomon.cli.plan_config import read_plan
-from gnomon.cli.plan_page import write_page
+from gnomon.cli.plan_page import check_page, write_page
 from gnomon.cli.plan_tables import show
 
 ESTIMATE = "estimate"
@@ -61,6 +61,8 @@ def command(
     from gnomon.plan.planner import plan
     from gnomon.spec.resolve import resolve_inputs
 
+    if html is not None:
+        check_page(html)
     estimate = plan(*resolve_inputs(read_plan(config, overrides or [])))
     if estimate.fits is False:
         estimate = estimate.model_copy(update={"alternatives": nearest_fitting(estimate, plan)})

@@ -10,7 +10,7 @@ import typer
 from gnomon.cli._output import print_json
 from gnomon.cli._progress import ProgressBars
 from gnomon.cli.plan_config import read_plan
-from gnomon.cli.plan_page import write_page
+from gnomon.cli.plan_page import check_page, write_page
 from gnomon.cli.plan_tables import show
 from gnomon.errors import PlanError
 
@@ -38,7 +38,8 @@ def command(
         str | None, typer.Option("--accelerators", help="Numbers of accelerators: 64 or 64,128,256.")
     ] = None,
     memory_limit: Annotated[
-        str | None, typer.Option("--memory-limit", help="Peak memory that a rank may have, such as 70GiB.")
+        str | None,
+        typer.Option("--memory-limit", help="Peak memory that a rank may have, such as 70GiB; at most the device's."),
     ] = None,
     price: Annotated[
         float | None, typer.Option("--price-per-accelerator-hour", min=0.0, help="In any currency.")
@@ -56,6 +57,8 @@ def command(
     from gnomon.plan.search import search
     from gnomon.plan.search.sensitivity import sensitivity
 
+    if html is not None:
+        check_page(html)
     model, cluster, workload = _problem(config, overrides or [])
     counts = _numbers(accelerators, "--accelerators") or [cluster.num_accelerators]
     settings: dict[str, Any] = {
@@ -106,8 +109,9 @@ def _smallest(model: ModelSpec, cluster: ClusterSpec, workload: Workload, settin
     """Return the layout that needs the least memory, whatever the device has."""
     from gnomon.plan.search import search
 
+    boundless = cluster.accelerator.model_copy(update={"memory_bytes": None})
     wanted = {**settings, "objective": "memory"}
-    found = search(model, cluster, workload, top=1, memory_limit_bytes=float("inf"), **wanted)
+    found = search(model, cluster.model_copy(update={"accelerator": boundless}), workload, top=1, **wanted)
     return found.best[0].candidate if found.best else None
 
 

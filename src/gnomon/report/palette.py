@@ -11,6 +11,9 @@ MORE = "#E69F00"
 LESS = "#009E73"
 REFERENCE = "#808890"
 
+SERIES = ("#1780C4", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808890")
+"""Lines that are neither predicted nor measured, from the first on."""
+
 TERM_COLOURS = {
     "matmul_s": "#0072B2",
     "attention_s": "#56B4E9",

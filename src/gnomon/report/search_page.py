@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gnomon.plan.render import layout_words
 from gnomon.plan.search import SearchResult
+from gnomon.plan.search.explain import SHARES
+from gnomon.plan.search.render import cost_title, cost_words
 from gnomon.plan.search.sensitivity import Gain
 from gnomon.report.figures import plan as plan_figures
 from gnomon.report.panels import make_panel
@@ -21,11 +23,12 @@ def render_search_page(result: SearchResult, gains: tuple[Gain, ...] = ()) -> st
     best = result.best[0].estimate
     sections = [_front(result), _best(result), *_gains(gains), *plan_sections(best, by_number=best_by_number(best))]
     looked, step = format_count(result.num_evaluated), format_seconds(best.step_time_s)
+    where = f" on {best.layout.num_ranks} accelerators" if result.shows_cost else ""
     return render_page(
         Page(
             title=f"{result.model.name} on {result.cluster.name}: {looked} layouts",
             facts=[("Objective", result.objective.replace("_", " ")), *estimate_facts(best)],
-            answer=f"The best takes {step}: {layout_words(best.layout)}, micro-batch {best.workload.micro_batch}.",
+            answer=f"The best takes {step}{where}: {layout_words(best.layout)}, micro-batch {best.workload.micro_batch}.",
             sections=sections,
             assumptions=best.assumptions,
         )
@@ -40,13 +43,13 @@ def _front(result: SearchResult) -> Section:
             str(c.num_accelerators),
             format_seconds(c.step_time_s),
             format_bytes(c.peak_memory_bytes),
-            f"{c.accelerator_hours_per_step if c.cost_per_step is None else c.cost_per_step:.4g}",
+            cost_words(c),
         )
         for c in result.pareto[:MOST_FRONT_ROWS]
     )
-    priced = any(c.cost_per_step is not None for c in result.pareto)
     columns = ("layout", "micro-batch", "accelerators", "step time", "memory")
-    caption = "No layout beats one of these in time, memory and cost together; the diamond is the best."
+    lines = "Each line is one number of accelerators. " if len(result.accelerators) > 1 else ""
+    caption = f"{lines}No layout beats one of these in time, memory and cost together; the diamond is the best."
     return Section(
         key="front",
         title="The layouts that nothing beats",
@@ -63,7 +66,7 @@ def _front(result: SearchResult) -> Section:
         tables=(
             Table(
                 title="Pareto front" if len(rows) == len(result.pareto) else f"The fastest {len(rows)} of the front",
-                columns=(*columns, "cost per step" if priced else "accelerator-hours"),
+                columns=(*columns, cost_title(result)),
                 rows=rows,
                 numeric=(1, 2, 3, 4, 5),
             ),
@@ -92,19 +95,22 @@ def _best(result: SearchResult) -> Section:
         (
             layout_words(row.candidate.layout),
             str(row.candidate.workload.micro_batch),
+            *((str(row.candidate.num_accelerators),) if result.shows_cost else ()),
             format_seconds(row.candidate.step_time_s),
             "" if row.estimate.mfu is None else format_percent(row.estimate.mfu),
             format_bytes(row.candidate.peak_memory_bytes),
+            *((cost_words(row.candidate),) if result.shows_cost else ()),
             row.why,
         )
         for row in result.best
     )
-    columns = ("layout", "micro-batch", "step time", "MFU", "memory", "against the best")
+    accelerators, cost = (("accelerators",), (cost_title(result),)) if result.shows_cost else ((), ())
+    columns = ("layout", "micro-batch", *accelerators, "step time", "MFU", "memory", *cost, "against the best")
     return Section(
         key="best",
         title="The best, and why the others lost",
-        reading="Percentages are shares of the best step time, by the term that makes the difference.",
-        tables=(Table(title="Best layouts", columns=columns, rows=rows, numeric=(1, 2, 3, 4)),),
+        reading=f"Percentages are shares of {SHARES[result.objective]}; the terms that make the difference are named.",
+        tables=(Table(title="Best layouts", columns=columns, rows=rows, numeric=tuple(range(1, len(columns) - 1))),),
     )
 
 

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gnomon.plan.render import layout_words
+from gnomon.plan.search.explain import SHARES
 from gnomon.plan.search.result import Candidate, SearchResult
 from gnomon.plan.search.sensitivity import Gain
 from gnomon.units import format_bytes, format_count, format_percent, format_seconds
@@ -54,26 +55,38 @@ def _summary(result: SearchResult) -> Table:
 
 
 def _best(result: SearchResult) -> Table:
-    table = _table("Best layouts", "layout", "micro-batch", "step time", "MFU", "memory", "against the best")
-    table.caption = "% in the last column: of the best step time"
+    columns = (*_columns(result), "MFU", "memory", *_cost_column(result), "against the best")
+    table = _table("Best layouts", *columns)
+    table.caption = f"% in the last column: of {SHARES[result.objective]}"
     for row in result.best:
         c = row.candidate
         mfu = "" if row.estimate.mfu is None else format_percent(row.estimate.mfu)
-        table.add_row(*_cells(c), mfu, format_bytes(c.peak_memory_bytes), row.why)
+        cost = (cost_words(c),) if result.shows_cost else ()
+        table.add_row(*_cells(c, result), mfu, format_bytes(c.peak_memory_bytes), *cost, row.why)
     return table
 
 
 def _pareto(result: SearchResult) -> Table:
-    priced = any(c.cost_per_step is not None for c in result.pareto)
-    cost = "cost per step" if priced else "accelerator-hours"
-    table = _table("No layout is better in time, memory and cost", "layout", "micro-batch", "step time", "memory", cost)
+    columns = (*_columns(result), "memory", cost_title(result))
+    table = _table("No layout is better in time, memory and cost", *columns)
     for c in result.pareto[:PARETO_ROWS]:
-        value = c.cost_per_step if c.cost_per_step is not None else c.accelerator_hours_per_step
-        table.add_row(*_cells(c), format_bytes(c.peak_memory_bytes), f"{value:.4g}")
+        table.add_row(*_cells(c, result), format_bytes(c.peak_memory_bytes), cost_words(c))
     left = len(result.pareto) - PARETO_ROWS
     if left > 0:
-        table.caption = f"{left} slower ones with less memory: --json has them"
+        table.caption = f"{left} more: --json has them"
     return table
+
+
+def cost_title(result: SearchResult) -> str:
+    """Return what `cost_words` are of: money where a price is known, else accelerator-hours; of one step."""
+    priced = any(c.cost_per_step is not None for c in result.pareto)
+    return "cost per step" if priced else "accelerator-hours"
+
+
+def cost_words(candidate: Candidate) -> str:
+    """Return what a step costs: money where a price is known, else accelerator-hours."""
+    hours, money = candidate.accelerator_hours_per_step, candidate.cost_per_step
+    return f"{hours if money is None else money:.4g}"
 
 
 def _gains(gains: tuple[Gain, ...]) -> Table:
@@ -84,8 +97,20 @@ def _gains(gains: tuple[Gain, ...]) -> Table:
     return table
 
 
-def _cells(candidate: Candidate) -> tuple[str, str, str]:
-    return layout_words(candidate.layout), str(candidate.workload.micro_batch), format_seconds(candidate.step_time_s)
+def _columns(result: SearchResult) -> tuple[str, ...]:
+    accelerators = ("accelerators",) if result.shows_cost else ()
+    return ("layout", "micro-batch", *accelerators, "step time")
+
+
+def _cost_column(result: SearchResult) -> tuple[str, ...]:
+    return (cost_title(result),) if result.shows_cost else ()
+
+
+def _cells(candidate: Candidate, result: SearchResult) -> tuple[str, ...]:
+    """Return what stands under `_columns`."""
+    accelerators = (str(candidate.num_accelerators),) if result.shows_cost else ()
+    layout, micro_batch = layout_words(candidate.layout), str(candidate.workload.micro_batch)
+    return (layout, micro_batch, *accelerators, format_seconds(candidate.step_time_s))
 
 
 def _table(title: str, *columns: str) -> Table:

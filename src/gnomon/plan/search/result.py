@@ -33,7 +33,7 @@ class Ranked(Noun):
     slower_s: FrozenMap[str, float] = Field(
         default_factory=dict, description="seconds by term that it needs more (or less) than the best"
     )
-    why: str = Field(default="", description="the same in words")
+    why: str = Field(default="", description="what it loses in the objective, in words")
 
 
 class SearchResult(Noun):
@@ -42,6 +42,7 @@ class SearchResult(Noun):
     model: ModelSpec
     cluster: ClusterSpec
     objective: Objective
+    accelerators: tuple[PositiveInt, ...] = Field(default=(), description="numbers that were searched, ascending")
     num_candidates: NonNegativeInt
     num_evaluated: NonNegativeInt
     num_fitting: NonNegativeInt
@@ -49,3 +50,9 @@ class SearchResult(Noun):
     best: tuple[Ranked, ...] = ()
     pareto: tuple[Candidate, ...] = Field(default=(), description="by step time")
     seconds: NonNegativeFloat = 0.0
+
+    @property
+    def shows_cost(self) -> bool:
+        """Whether accelerators and cost tell the layouts apart: several numbers of them, a price, or cost as aim."""
+        priced = any(c.cost_per_step is not None for c in self.pareto)
+        return priced or len(self.accelerators) > 1 or self.objective == "cost"

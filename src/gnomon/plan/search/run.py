@@ -15,6 +15,7 @@ from gnomon.plan.search.explain import compare
 from gnomon.plan.search.result import Candidate, Objective, Ranked, SearchResult
 from gnomon.plan.search.space import OUTER, SearchSpace, default_space
 from gnomon.spec import ClusterSpec, ModelSpec, Workload
+from gnomon.units import format_bytes
 
 CANDIDATES_PER_BLOCK = 1_000_000
 SECONDS_PER_HOUR = 3600.0
@@ -38,14 +39,14 @@ def search(
 
     space: which layouts; default `default_space` of each number of accelerators
     accelerators: default all of the cluster
-    memory_limit_bytes: peak memory that a rank may have; default the device's
+    memory_limit_bytes: peak memory that a rank may have, at most and by default the device's
     progress: called with (candidates looked at, candidates in all)
-    Raises PlanError when nothing of the space can run.
+    Raises PlanError when nothing of the space can run, or for a limit above what the device has.
     """
     began = time.perf_counter()
     numbers = sorted(set(accelerators or [cluster.num_accelerators]))
     _check_accelerators(numbers, cluster)
-    limit = memory_limit_bytes or cluster.accelerator.memory_bytes or np.inf
+    limit = _limit(memory_limit_bytes, cluster)
     spaces = {
         n: space or default_space(model, n, cluster.accelerators_per_node, workload.global_batch) for n in numbers
     }
@@ -77,11 +78,12 @@ def search(
         model=model,
         cluster=cluster,
         objective=objective,
+        accelerators=tuple(numbers),
         num_candidates=total,
         num_evaluated=evaluated,
         num_fitting=fitting,
         rejected=rejected,
-        best=_explained(model, cluster, ranked),
+        best=_explained(model, cluster, ranked, objective),
         pareto=_pareto(found),
         seconds=time.perf_counter() - began,
     )
@@ -94,6 +96,20 @@ def _check_accelerators(numbers: Sequence[int], cluster: ClusterSpec) -> None:
                 f"accelerators={number}, but '{cluster.name}' has {cluster.num_accelerators}. "
                 f"Choose from 1 to {cluster.num_accelerators}, or set num_nodes on the cluster."
             )
+
+
+def _limit(asked: float | None, cluster: ClusterSpec) -> float:
+    """Return the peak memory that a rank may have; raise PlanError for more than the device has."""
+    device = cluster.accelerator
+    if asked is None:
+        return device.memory_bytes or np.inf
+    if device.memory_bytes is not None and asked > device.memory_bytes:
+        has = format_bytes(device.memory_bytes)
+        raise PlanError(
+            f"The memory limit is {format_bytes(asked)}, but '{device.name}' has {has}. "
+            f"Set at most {has}, or leave the limit out."
+        )
+    return asked
 
 
 def _check_offloading(spaces: Iterable[SearchSpace], cluster: ClusterSpec) -> None:
@@ -157,11 +173,13 @@ def _value(candidate: Candidate, objective: Objective) -> float:
     return candidate.accelerator_hours_per_step if objective == "cost" else candidate.step_time_s
 
 
-def _explained(model: ModelSpec, cluster: ClusterSpec, ranked: list[Candidate]) -> tuple[Ranked, ...]:
+def _explained(
+    model: ModelSpec, cluster: ClusterSpec, ranked: list[Candidate], objective: Objective
+) -> tuple[Ranked, ...]:
     estimates = [plan(model, cluster, c.layout, c.workload) for c in ranked]
     rows = []
     for candidate, estimate in zip(ranked, estimates, strict=True):
-        slower, why = compare(estimate, estimates[0])
+        slower, why = compare(estimate, estimates[0], objective)
         rows.append(Ranked(candidate=candidate, estimate=estimate, slower_s=slower, why=why))
     return tuple(rows)
 

@@ -32,7 +32,8 @@ def sensitivity(
 ) -> tuple[Gain, ...]:
     """Return the gain of each change of `cluster`; empty when nothing fits.
 
-    memory_limit_bytes: peak memory that a rank may have, default the device's; twice the memory doubles this too
+    memory_limit_bytes: peak memory that a rank may have, at most and by default the device's; twice the memory doubles
+        this too
     progress: called with (candidates looked at, candidates in all), over all searches together
     settings: the others of `search`
     """

@@ -9,7 +9,7 @@ from gnomon.plan.estimate import Estimate
 from gnomon.plan.search.result import Candidate
 from gnomon.plan.simulate import Timeline
 from gnomon.report.figures._base import add_bars, add_end_labels, label_of, log_axis, mark, new_bar_figure, new_figure
-from gnomon.report.palette import MEASURED, PREDICTED, REFERENCE, colour_of
+from gnomon.report.palette import MEASURED, PREDICTED, REFERENCE, SERIES, colour_of
 from gnomon.spec import MEMORY_TERMS, TIME_TERMS
 from gnomon.units import format_bytes, format_seconds
 
@@ -128,18 +128,16 @@ def scaling(replicas: Sequence[Estimate], best: Sequence[Candidate]) -> Figure:
 
 
 def pareto(front: Sequence[Candidate], chosen: Estimate, name: str) -> Figure:
-    """Return step time over peak memory of the layouts that no other beats, and of the one that is called `name`."""
+    """Return step time over peak memory of the layouts that no other beats, and of the one that is called `name`.
+
+    Each number of accelerators has its own line: with more of them a slower layout that needs more memory can be on
+    the front, because it costs less.
+    """
     figure = new_figure("peak memory of one rank (GiB)", y_title="seconds of one step")
-    figure.add_scatter(
-        x=[c.peak_memory_bytes / GIB for c in front],
-        y=[c.step_time_s for c in front],
-        mode="lines+markers",
-        name="fastest for its memory",
-        # from the fastest on: with a little less memory than a point, the next one is the fastest
-        line={"color": PREDICTED, "width": 1.5, "shape": "vh"},
-        customdata=[[_words(c)] for c in front],
-        hovertemplate="%{customdata[0]}<br>%{y:.4g} s, %{x:.1f} GiB<extra></extra>",
-    )
+    counts = sorted({c.num_accelerators for c in front})
+    for place, count in enumerate(counts):
+        title = "fastest for its memory" if len(counts) == 1 else f"{count} accelerators"
+        _add_front(figure, [c for c in front if c.num_accelerators == count], title, place)
     figure.add_scatter(
         x=[chosen.memory.total_bytes / GIB],
         y=[chosen.step_time_s],
@@ -157,6 +155,20 @@ def pareto(front: Sequence[Candidate], chosen: Estimate, name: str) -> Figure:
     if max(times) > 3 * min(times):
         figure.update_yaxes(**log_axis(times))
     return figure
+
+
+def _add_front(figure: Figure, front: Sequence[Candidate], title: str, place: int) -> None:
+    """Add the front of one number of accelerators, by step time, as steps: it is the `place`-th line of the figure."""
+    figure.add_scatter(
+        x=[c.peak_memory_bytes / GIB for c in front],
+        y=[c.step_time_s for c in front],
+        mode="lines+markers",
+        name=title,
+        # from the fastest on: with a little less memory than a point, the next one is the fastest
+        line={"color": SERIES[place % len(SERIES)], "width": 1.5, "shape": "vh"},
+        customdata=[[_words(c), c.num_accelerators] for c in front],
+        hovertemplate="%{customdata[0]}<br>%{customdata[1]} accelerators: %{y:.4g} s, %{x:.1f} GiB<extra></extra>",
+    )
 
 
 def _words(candidate: Candidate) -> str:
