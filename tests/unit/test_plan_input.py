@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from gnomon.cli.main import main
+from gnomon.cli.plan_page import write_page
+from gnomon.errors import ReportError
+from gnomon.spec.catalog import load_cluster
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLAN = str(EXAMPLES / "plan/llama-3.2-1b-h100.yaml")
@@ -50,6 +53,7 @@ def gnomon(monkeypatch, capsys, tmp_path):
         ((PLAN, "--html", "."), "is a folder"),
         (("search", SEARCH, *FEW, "--html", "missing/page.html"), "the folder 'missing' does not exist"),
         (("search", SEARCH, "--memory-limit", "0"), "must be positive"),
+        (("search", SEARCH, *FEW, "--memory-limit", "81GiB"), "is 81.00 GiB, but 'h100-sxm' has 80.00 GiB"),
         (("search", SEARCH, "--axis", "recompute=full:x"), "'x' is not a number"),
         (("search", SEARCH, "--axis", "tp=1,,2"), "'' is not a whole number"),
         (("search", SEARCH, "--axis", "tp=1", "--axis", "tp=2"), "given twice"),
@@ -99,6 +103,55 @@ def test_a_search_where_nothing_fits_names_the_smallest(gnomon):
     assert "The smallest needs" in err
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--memory-limit", "81GiB"), ("--axis", "cp=3"), ("--sensitivity", "--axis", "cp=3")]
+)
+def test_an_error_of_the_search_is_one_line(gnomon, arguments):
+    code, out, err = gnomon("search", SEARCH, *FEW, *arguments)
+    assert code != 0
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_progress_writes_nothing_where_there_is_no_terminal(gnomon):
+    code, _, err = gnomon("search", SEARCH, *FEW)
+    assert code == 0
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        (".", "--html '.' is a folder"),
+        ("missing/page.html", "--html 'missing/page.html': the folder 'missing' does not exist"),
+        ("/proc/page.html", "--html '/proc/page.html' cannot be written"),
+        ("/dev/null", "--html '/dev/null' is no regular file"),
+    ],
+)
+@pytest.mark.parametrize("verb", [(PLAN,), ("search", SEARCH, *FEW)], ids=["plan", "search"])
+def test_a_page_that_cannot_be_written_is_said_before_any_work(gnomon, tmp_path, verb, page, message):
+    code, out, err = gnomon(*verb, "--html", page)
+    assert code != 0
+    assert err.startswith(f"error: {message}")
+    assert "tmp" not in err
+    assert out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.yaml"]
+
+
+def test_a_page_whose_folder_vanishes_meanwhile_is_named_as_it_was_asked_for(tmp_path):
+    path = tmp_path / "folder" / "page.html"
+    path.parent.mkdir()
+
+    def vanish() -> str:
+        path.parent.rmdir()
+        path.parent.touch()
+        return "text"
+
+    with pytest.raises(ReportError, match=r"folder/page\.html' cannot be written"):
+        write_page(path, False, vanish)
+
+
 def test_a_layout_that_does_not_fit_shows_those_that_do(gnomon):
     code, out, err = gnomon(PLAN, "model=llama-3.1-70b", "--json")
     assert code == 0, err
@@ -121,6 +174,19 @@ def test_a_run_whose_layout_does_not_fit_is_priced_with_a_warning(gnomon):
     assert code == 0, err
     assert "does not fit the memory" in out
     assert "e+" not in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [((), True), (("model=llama-3.1-70b",), False), (("cluster=unknown.yaml",), None)],
+)
+def test_the_json_of_a_run_says_whether_its_layout_fits(gnomon, tmp_path, changes, fits):
+    cluster = load_cluster("dgx-h100", 2)
+    device = cluster.accelerator.model_copy(update={"memory_bytes": None})
+    cluster.model_copy(update={"accelerator": device}).save(tmp_path / "unknown.yaml")
+    code, out, err = gnomon("cost", PLAN, *changes, "--tokens", "1T", "--json")
+    assert code == 0, err
+    assert json.loads(out)["fits"] is fits
 
 
 @pytest.mark.parametrize("width", ["60", "80", "120"])

@@ -9,6 +9,8 @@ class ProgressBars:
     """Progress bars on stderr, where that is a terminal; one line per task."""
 
     def __init__(self) -> None:
+        import sys
+
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         from gnomon.console import make_progress
@@ -20,6 +22,8 @@ class ProgressBars:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
+        if not (sys.stderr.isatty() and self._progress.console.is_interactive):
+            self._progress.disable = True  # rich would write an empty line at the end
 
     def __enter__(self) -> ProgressBars:
         self._progress.start()

@@ -107,7 +107,7 @@ def _report(
     rates = CostRates.from_mapping(prices, where="the options")
     result = training_cost(estimate, _tokens(tokens), rates, reliability)
     if as_json:
-        print_json(result)
+        print_json({**result.to_mapping(), "fits": estimate.fits})
         return
     show(_table(result, rates.price_per_accelerator_hour))
     if estimate.fits is False:
