@@ -6,6 +6,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+# Threads of OpenMP that wait for each other spin by default; where other tests have the cores, most of the time goes
+# into that. Read when torch is loaded, by this process and those that it starts.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
