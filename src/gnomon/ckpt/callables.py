@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -46,8 +47,9 @@ _KNOWN = UNDERSTOOD | {
     "numpy._core.multiarray.scalar",
     LOAD_FROM_BYTES,
 }
-_KNOWN_PREFIXES = (
-    "torch._utils._rebuild_",
+_REBUILD = re.compile(r"torch\._utils\._rebuild_\w+")
+# the classes below these names, but not the functions
+_KNOWN_CLASSES = (
     "torch.distributed._mesh_layout.",
     "torch.distributed._shard.",
     "torch.distributed.checkpoint.filesystem._StorageInfo",
@@ -55,20 +57,34 @@ _KNOWN_PREFIXES = (
     "torch.distributed.device_mesh.DeviceMesh",
     "torch.distributed.tensor.",
 )
+_THROUGH_INSIDES = re.compile(r"\.__\w+__\.")  # such as `.__globals__.`
 # names outside the standard library that load or run what they are given
 _RUNNING = (
     "cloudpickle.",
     "dill.",
     "joblib.",
-    "numpy.load",
+    "numpy.ctypeslib.",
+    "numpy.distutils.",
     "numpy.f2py.",
+    "numpy.lib._npyio_impl.",
+    "numpy.lib.format.",
+    "numpy.lib.npyio.",
+    "numpy.load",
     "numpy.testing.",
+    "pandas.eval",
+    "pandas.io.",
     "pandas.read_pickle",
     "pip.",
     "pkg_resources.",
     "setuptools.",
     "torch.classes.",
     "torch.compile",
+    "torch.distributed.distributed_c10d._tensor_to_object",
+    "torch.distributed.elastic.",
+    "torch.distributed.launch",
+    "torch.distributed.rpc.",
+    "torch.distributed.run",
+    "torch.export.",
     "torch.fx.",
     "torch.hub.",
     "torch.jit.",
@@ -76,31 +92,37 @@ _RUNNING = (
     "torch.multiprocessing.",
     "torch.ops.",
     "torch.package.",
+    "torch.serialization._",
     "torch.serialization.load",
     "torch.testing.",
     "torch.utils.",
     "torch._dynamo.",
     "torch._inductor.",
+    "torch._utils._import_dotted_name",
 )
 
 
 def is_known(name: str) -> bool:
     """Return whether gnomon understands what calling `name` makes."""
-    return name in HARMLESS or name in _KNOWN or name.startswith(_KNOWN_PREFIXES)
+    is_class = name.rpartition(".")[2].lstrip("_")[:1].isupper()
+    is_listed = name in HARMLESS or name in _KNOWN or _REBUILD.fullmatch(name) is not None
+    return is_listed or (is_class and name.startswith(_KNOWN_CLASSES))
 
 
 def runs_something(name: str) -> bool:
     """Return whether calling `name` does more than make data, as far as its module tells.
 
-    True for what is not plain data in the standard library, for loaders and compilers, and for the empty name: the
-    result of another call.
+    True for what is not plain data in the standard library, for loaders and compilers, for what is reached through
+    the insides of an object, and for the empty name: the result of another call.
     """
     if is_known(name):
         return False
     top = name.partition(".")[0]
     if top == "builtins" and name.endswith(("Error", "Exception", "Warning")):
         return False
-    return not name or top in sys.stdlib_module_names or top in ("posix", "nt") or name.startswith(_RUNNING)
+    if not name or top in sys.stdlib_module_names or top in ("posix", "nt"):
+        return True
+    return name.startswith(_RUNNING) or _THROUGH_INSIDES.search(name) is not None
 
 
 def describe(value: object, depth: int = 3) -> str:

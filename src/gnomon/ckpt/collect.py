@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,14 +15,13 @@ from gnomon.ckpt.inert import Call
 from gnomon.ckpt.pickle_machine import PickleMachine
 from gnomon.ckpt.printing import printable
 from gnomon.ckpt.safetensors import MAX_HEADER_BYTES, read_safetensors
-from gnomon.ckpt.tensors import StorageRecord
-from gnomon.ckpt.torch_files import PickledFile, read_stream, read_zip
+from gnomon.ckpt.tensors import LOAD_FROM_BYTES, StorageRecord
+from gnomon.ckpt.torch_files import TAR_BLOCK_BYTES, ZIP_MAGIC, PickledFile, is_tar, read_stream, read_zip
 from gnomon.ckpt.walk import Walker
 from gnomon.errors import CheckpointError
 
 METADATA_FILE = ".metadata"
 MAX_JSON_BYTES = 64 * 2**20
-_TAR_MAGIC_AT = 257
 _READS = "gnomon reads what torch.save writes (.pt, .pth, .bin, .ckpt), safetensors and folders of them"
 
 Prefix = tuple[str, ...]
@@ -67,7 +67,7 @@ class Collector:
         self._add_calls(content.num_calls, content.calls)
         objects = PickleMachine()  # one for all, so that they share its limits
         walkers = [walker, *(self._walk_object(folder, *item, objects) for item in content.objects.items())]
-        self._add_calls(objects.num_calls, objects.calls)
+        self._add_calls(objects.num_calls, objects.calls, objects.opened)
         self.tensors += [tensor for walker in walkers for tensor in walker.tensors]
         self.values += [value for walker in walkers for value in walker.values]
         self.files.append(_file_entry(path, METADATA_FILE, "table of contents"))
@@ -101,7 +101,7 @@ class Collector:
             kind = content.format
             walker = Walker(name, content.nested)
             walker.walk(content.root, prefix)
-            self._add_calls(content.num_calls, content.calls)
+            self._add_calls(content.num_calls, content.calls, content.opened)
             self._compare_storages(content, walker.storages, name)
         self.tensors += walker.tensors
         self.values += walker.values
@@ -136,7 +136,12 @@ class Collector:
             )
         self.files.append(entry)
 
-    def _add_calls(self, num_calls: dict[str, int], calls: dict[str, list[Call]]) -> None:
+    def _add_calls(self, num_calls: dict[str, int], calls: dict[str, list[Call]], opened: Container[int] = ()) -> None:
+        """Warn of calls that run something and of pickles inside that are not in `opened`; count unknown calls."""
+        unread = sum(id(call) not in opened for call in calls.get(LOAD_FROM_BYTES, ()))
+        if unread:
+            files = "a file" if unread == 1 else f"{unread} files"
+            self.warnings.append(f"would load {files} inside it (which gnomon cannot read) if loaded with pickle")
         for name, count in num_calls.items():
             if runs_something(name):
                 more = f", and {printable(name) or 'others like it'} {count - 1} more times" if count > 1 else ""
@@ -166,21 +171,21 @@ def _open(path: Path) -> BinaryIO:
 
 def _kind(file: BinaryIO, path: Path) -> str:
     """Return 'zip', 'safetensors' or 'stream' by how a file begins; raise UnknownFormatError for anything else."""
-    head = file.read(_TAR_MAGIC_AT + 5)
+    head = file.read(TAR_BLOCK_BYTES)
     if not head:
         raise UnknownFormatError(f"'{path}' is empty.")
     if path.suffix == ".distcp":
         raise UnknownFormatError(f"'{path}' is a part of a distributed checkpoint. Give its folder, '{path.parent}'.")
-    if head.startswith(b"PK"):
+    if head.startswith(ZIP_MAGIC):
         return "zip"
+    if is_tar(head):
+        raise UnknownFormatError(
+            f"'{path}' is a tar archive, the format of PyTorch before 0.2. Load it there and save it again."
+        )
     if path.suffix == ".safetensors" or _looks_like_safetensors(head):
         return "safetensors"
     if head[0] == 0x80 and (len(head) < 2 or head[1] <= 5):  # the version of the protocol, in all since 2
         return "stream"
-    if head[_TAR_MAGIC_AT:] == b"ustar":
-        raise UnknownFormatError(
-            f"'{path}' is a tar archive, the format of PyTorch before 0.2. Load it there and save it again."
-        )
     raise UnknownFormatError(f"'{path}' is not a checkpoint: it starts with {head[:8]!r}. {_READS}.")
 
 

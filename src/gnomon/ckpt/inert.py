@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+_IMPORTED = sys.stdlib_module_names | {"cloudpickle", "dill", "joblib", "numpy", "pandas", "pip", "setuptools", "torch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,11 @@ class Global:
 
     @property
     def dotted(self) -> str:
-        """The module and the name in it."""
+        """The module and the name in it, or the package that it leads to: `os.system` of a module that imports `os`."""
+        parts = self.name.split(".")
+        for start in range(len(parts) - 2, -1, -1):
+            if parts[start] in _IMPORTED:
+                return ".".join(parts[start:])
         return f"{self.module}.{self.name}"
 
 

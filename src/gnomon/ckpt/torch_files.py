@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -15,13 +17,35 @@ from gnomon.ckpt.tensors import LOAD_FROM_BYTES, MAX_KEY, StorageRecord, as_stor
 from gnomon.errors import CheckpointError
 
 MAX_DIRECTORY_BYTES = 64 * 2**20
+_MAX_INFLATION = 20  # times the bytes on the disk; PyTorch does not compress
+_SMALL_BYTES = 2**20  # which may be compressed to any size
+TAR_BLOCK_BYTES = 512
+# the last records of a zip archive, up to where its directory begins
+_END = struct.Struct("<16xL2x")
+_LOCATOR = struct.Struct("<8xQ4x")
+_END_64 = struct.Struct("<48xQ")
+_LOCATOR_MAGIC = b"PK\x06\x07"
+ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    struct.error,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+)
 
 
 @dataclass
 class PickledFile:
-    """The object in a file, what loading it would call, and the bytes of each storage where the file tells."""
+    """The object in a file, what loading it would call, and the bytes of each storage where the file tells.
+
+    `nested` holds the storages that were pickled inside the pickle, by the id of the call that loads them; `opened` the
+    ids of all calls that load a file inside it that could be read.
+    """
 
     format: str
     root: Any
@@ -29,6 +53,7 @@ class PickledFile:
     calls: dict[str, list[Call]]
     storage_bytes: dict[str, int] | None = None
     nested: dict[int, StorageRecord] = field(default_factory=dict)
+    opened: set[int] = field(default_factory=set)
 
 
 def read_zip(
@@ -39,18 +64,21 @@ def read_zip(
     `start` and `size_bytes` say where it lies inside a larger file.
     """
     machine = machine or PickleMachine()
-    bounded = BoundedFile(file, MAX_DIRECTORY_BYTES, "Its directory", start, size_bytes)
+    root, kind, sizes = _read_archive(
+        BoundedFile(file, MAX_DIRECTORY_BYTES, "Its directory", start, size_bytes), machine
+    )
+    return _pickled(kind, root, machine, sizes)
+
+
+def _read_archive(bounded: BoundedFile, machine: PickleMachine) -> tuple[Any, str, dict[str, int]]:
+    """Return the object of a zip archive, what kind it is, and the bytes of each storage."""
     try:
         with zipfile.ZipFile(bounded) as archive:
+            _check_directory(archive, bounded)
             table = _find_table(archive)
             prefix = table.filename.removesuffix("data.pkl")
             bounded.budget_bytes = MAX_PICKLE_BYTES
-            if table.file_size > MAX_PICKLE_BYTES:
-                raise CheckpointError(f"Its data.pkl has {table.file_size} bytes, which no table of contents needs.")
-            if table.CRC == 0:  # torch.serialization.set_crc32_options(False) leaves the checksums out
-                del table.CRC
-            with archive.open(table) as stream:
-                content = stream.read(MAX_PICKLE_BYTES + 1)
+            content = _read_table(archive, table)
             names = archive.NameToInfo
             data = f"{prefix}data/"
             sizes = {name.removeprefix(data): info.file_size for name, info in names.items() if name.startswith(data)}
@@ -60,8 +88,7 @@ def read_zip(
             f"It starts as a zip archive but is cut off or damaged ({str(error) or type(error).__name__}). "
             "Copy or download it again."
         ) from None
-    root = machine.read(io.BytesIO(content))
-    return _pickled("TorchScript" if scripted else "PyTorch", root, machine, sizes)
+    return machine.read(io.BytesIO(content)), "TorchScript" if scripted else "PyTorch", sizes
 
 
 def read_stream(file: BinaryIO) -> PickledFile:
@@ -85,40 +112,104 @@ def read_stream(file: BinaryIO) -> PickledFile:
     return result
 
 
+def _check_directory(archive: zipfile.ZipFile, file: BoundedFile) -> None:
+    """Raise CheckpointError unless the directory lies where the end of the archive says, as PyTorch looks for it.
+
+    `zipfile` takes the one right before the end: a file with two would show one content and load another.
+    """
+    end = file.size_bytes - _END.size - len(archive.comment)
+    (*_, start) = _END.unpack(_read_at(file, end, _END.size))
+    locator = _read_at(file, max(0, end - _LOCATOR.size), _LOCATOR.size)
+    if locator.startswith(_LOCATOR_MAGIC):
+        (*_, place) = _LOCATOR.unpack(locator)
+        (*_, start) = _END_64.unpack(_read_at(file, place, _END_64.size))
+    if start != archive.start_dir:
+        raise CheckpointError("Its directory is not where its end says. The file is damaged or made to deceive.")
+
+
+def _read_at(file: BoundedFile, position: int, size: int) -> bytes:
+    file.seek(position)
+    return file.read(size)
+
+
 def _find_table(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     """Return the entry `NAME/data.pkl` that PyTorch writes."""
-    found = [info for info in archive.infolist() if info.filename.count("/") == 1 and info.filename[-9:] == "/data.pkl"]
-    if len(found) != 1:
+    inside = [info for info in archive.infolist() if info.filename.count("/") == 1]
+    found = [info for info in inside if info.filename.lower().endswith("/data.pkl")]  # as PyTorch finds it
+    if len(found) != 1 or not found[0].filename.endswith("/data.pkl"):
         raise CheckpointError(
-            "It is a zip archive, but not one of PyTorch: it has no data.pkl. gnomon reads what torch.save writes."
+            f"It is a zip archive, but not one of PyTorch: it has {'several' if len(found) > 1 else 'no'} data.pkl. "
+            "gnomon reads what torch.save writes."
         )
     return found[0]
 
 
-def _pickled(kind: str, root: Any, machine: PickleMachine, sizes: dict[str, int] | None = None) -> PickledFile:
-    result = PickledFile(kind, root, dict(machine.num_calls), machine.calls, sizes)
-    for number, call in enumerate(machine.calls.get(LOAD_FROM_BYTES, ())):
-        storage = _nested_storage(call, machine, number)
-        if storage is not None:
-            result.nested[id(call)] = storage
-    result.num_calls = dict(machine.num_calls)  # with those of the pickles inside
-    return result
+def _read_table(archive: zipfile.ZipFile, table: zipfile.ZipInfo) -> bytes:
+    """Return the content of `data.pkl`; raise CheckpointError when it is too large, or compressed too far."""
+    if table.file_size > MAX_PICKLE_BYTES:
+        raise CheckpointError(f"Its data.pkl has {table.file_size} bytes, which no table of contents needs.")
+    if table.file_size > max(_SMALL_BYTES, _MAX_INFLATION * table.compress_size):
+        raise CheckpointError(
+            f"Its data.pkl has {table.compress_size} bytes and expands to {table.file_size}, more than "
+            f"{_MAX_INFLATION} times as many. PyTorch does not compress it; the file is made to exhaust memory."
+        )
+    if table.CRC == 0:  # torch.serialization.set_crc32_options(False) leaves the checksums out
+        del table.CRC
+    with archive.open(table) as stream:
+        return stream.read(table.file_size)
 
 
-def _nested_storage(call: Call, machine: PickleMachine, number: int) -> StorageRecord | None:
-    """Return the storage that was saved as bytes inside a pickle: a whole file of the format before 1.6."""
-    content = call.arguments[0] if call.arguments else None
-    if isinstance(content, Call) and content.name == "_codecs.encode" and isinstance(content.arguments[0], str):
-        content = content.arguments[0].encode("latin-1", "ignore")
-    if not isinstance(content, bytes):
-        return None
-    stream = io.BytesIO(content)
+def is_tar(head: bytes) -> bool:
+    """Return whether a file with this beginning is a tar archive, which PyTorch tries first, also without a magic."""
     try:
-        parts = [machine.read(stream) for _ in range(4)]
-    except CheckpointError:
-        return None
-    found = as_storage(parts[3], {})
-    return None if found is None else StorageRecord(f"inside {number}", found.dtype, found.num_elements)
+        tarfile.TarInfo.frombuf(head[:TAR_BLOCK_BYTES], "latin-1", "replace")
+    except tarfile.HeaderError:
+        return head[257:262] == b"ustar"
+    return True
+
+
+def _pickled(kind: str, root: Any, machine: PickleMachine, sizes: dict[str, int] | None = None) -> PickledFile:
+    """Return the file with the pickles inside it read too, which `machine.calls` grows by."""
+    nested = {}
+    loads = machine.calls.get(LOAD_FROM_BYTES, [])
+    while machine.num_tried < len(loads):
+        number, call = machine.num_tried, loads[machine.num_tried]
+        machine.num_tried += 1
+        try:
+            found = as_storage(_read_inside(call, machine), {})
+        except CheckpointError:
+            continue
+        machine.opened.add(id(call))
+        if found is not None:
+            nested[id(call)] = StorageRecord(f"inside {number}", found.dtype, found.num_elements)
+    return PickledFile(kind, root, machine.num_calls, machine.calls, sizes, nested, machine.opened)
+
+
+def _saved_bytes(call: Call) -> bytes | None:
+    """Return the file that `_load_from_bytes` would load; None where only running the pickle would tell."""
+    content = call.arguments[0] if len(call.arguments) == 1 else None
+    if isinstance(content, Call) and content.name == "_codecs.encode" and content.arguments[1:] == ("latin1",):
+        text = content.arguments[0]
+        content = text.encode("latin-1", "replace") if isinstance(text, str) else None
+    return bytes(content) if isinstance(content, bytes | bytearray) else None
+
+
+def _read_inside(call: Call, machine: PickleMachine) -> Any:
+    """Return the object of a whole file that was saved inside a pickle, of either format; raise CheckpointError."""
+    content = _saved_bytes(call)
+    if content is None or is_tar(content):
+        raise CheckpointError("It holds a file that gnomon does not read.")
+    is_zip = content.startswith(ZIP_MAGIC)
+    machine.budget_bytes -= len(content) + (_SMALL_BYTES // 4 if is_zip else 0)  # what is compressed may expand
+    if machine.budget_bytes < 0:
+        raise CheckpointError("It holds more files than any checkpoint needs.")
+    file = io.BytesIO(content)
+    if is_zip:
+        return _read_archive(BoundedFile(file, MAX_DIRECTORY_BYTES, "A directory inside it"), machine)[0]
+    magic, *_, root, _ = [machine.read(file) for _ in range(5)]  # as `read_stream`
+    if magic != _LEGACY_MAGIC:
+        raise CheckpointError("It holds a pickle that is no file of PyTorch.")
+    return root
 
 
 def _check_data(file: BoundedFile, keys: list[Any], machine: PickleMachine) -> None:
