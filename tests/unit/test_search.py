@@ -47,30 +47,45 @@ def evaluated(request):
     return request.param, block, times, memories
 
 
+def is_corner(number):
+    """Return whether each axis has its first or its last value."""
+    layout, workload = SPACE.layout(number, 16, WORKLOAD)
+    values = {**layout.model_dump(), "micro_batch": workload.micro_batch}
+    axes = ("tp", "pp", "vpp", "ep", "zero_stage", "micro_batch", "schedule")  # recompute has two values only
+    return all(values[axis] in (getattr(SPACE, axis)[0], getattr(SPACE, axis)[-1]) for axis in axes)
+
+
 @pytest.fixture(scope="module")
 def plans(evaluated):
-    """Return {number: estimate} of every candidate that the scalar planner accepts."""
+    """Return {number: estimate, None where the scalar planner refuses it} of the corners and of a sample of the rest."""
+    numbers = set(np.random.default_rng(0).choice(SPACE.size, 250, replace=False).tolist())
     found = {}
     for number in range(SPACE.size):
         with suppress(GnomonError, ValueError, ZeroDivisionError):
-            layout, workload = SPACE.layout(number, 16, WORKLOAD)
-            found[number] = plan(evaluated[0], CLUSTER, layout, workload)
+            if number in numbers or is_corner(number):
+                found[number] = None
+                layout, workload = SPACE.layout(number, 16, WORKLOAD)
+                found[number] = plan(evaluated[0], CLUSTER, layout, workload)
     return found
 
 
 def test_every_candidate_costs_what_the_scalar_planner_says(evaluated, plans):
     _, _, times, memories = evaluated
-    assert set(times) <= set(plans)
-    for number, seconds in times.items():
-        assert seconds == pytest.approx(plans[number].step_time_s, rel=1e-12)
+    compared = times.keys() & plans.keys()
+    assert len(compared) > 50
+    for number in compared:
+        assert times[number] == pytest.approx(plans[number].step_time_s, rel=1e-12)
         assert memories[number] == pytest.approx(plans[number].memory.total_bytes, rel=1e-12)
 
 
 def test_only_repeats_are_left_out_of_what_the_planner_accepts(evaluated, plans):
-    _, _, times, _ = evaluated
-    kept = {(plans[n].step_time_s, plans[n].memory.total_bytes) for n in times}
-    for number in set(plans) - set(times):
-        assert (plans[number].step_time_s, plans[number].memory.total_bytes) in kept
+    _, _, times, memories = evaluated
+    kept = np.asarray([(times[number], memories[number]) for number in times])
+    left_out = [estimate for number, estimate in plans.items() if estimate is not None and number not in times]
+    assert len(left_out) > 10
+    for estimate in left_out:
+        found = (estimate.step_time_s, estimate.memory.total_bytes)
+        assert np.isclose(kept, found, rtol=1e-12, atol=0.0).all(axis=1).any()
 
 
 def test_evaluated_and_rejected_make_the_space(evaluated):
