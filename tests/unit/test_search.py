@@ -57,7 +57,7 @@ def is_corner(number):
 
 @pytest.fixture(scope="module")
 def plans(evaluated):
-    """Return {number: estimate, None where the scalar planner refuses it} of the corners and of a sample of the rest."""
+    """Return {number: estimate, None where the planner refuses it} of the corners and of a sample of the rest."""
     numbers = set(np.random.default_rng(0).choice(SPACE.size, 250, replace=False).tolist())
     found = {}
     for number in range(SPACE.size):
