@@ -63,6 +63,7 @@ mlas = st.builds(
 @st.composite
 def models(draw):
     num_layers, num_kv_heads = draw(small), draw(small)
+    window = draw(st.none() | sizes)
     return ModelSpec(
         name=draw(texts),
         num_layers=num_layers,
@@ -77,8 +78,8 @@ def models(draw):
         position=draw(st.sampled_from(["learned", "rope", "relative", "none"])),
         qk_norm=draw(flags),
         tied_embeddings=draw(flags),
-        sliding_window=draw(st.none() | sizes),
-        num_sliding_window_layers=draw(st.integers(0, num_layers)),
+        sliding_window=window,
+        num_sliding_window_layers=0 if window is None else draw(st.integers(0, num_layers)),
         moe=draw(st.none() | moes(num_layers)),
         mla=draw(st.none() | mlas),
         source=draw(texts),

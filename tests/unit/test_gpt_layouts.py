@@ -33,7 +33,7 @@ def test_a_layout_beyond_dp_chooses_the_mesh_with_its_options(tmp_path):
         ({"tp": 3}, {}, "tp=3 does not divide num_heads=4.*tp=2 or tp=4"),
         ({"tp": 4}, {"model": {"num_kv_heads": 2}}, "tp=4 does not divide num_kv_heads=2.*tp=2"),
         ({"pp": 3}, {}, "do not divide the 4 layers.*pp=2 or pp=4"),
-        ({"pp": 2, "vpp": 4}, {}, "pp x vpp <= 4"),
+        ({"pp": 2, "vpp": 4}, {}, "8 pipeline stages .* do not divide the 4 layers"),
         ({"pp": 3, "first_stage_layers": 1}, {}, "leave 3 of 4 layers"),
         ({"cp": 3}, {}, "cp=3 splits seq_len=32 into 6 equal pieces.*multiple of 6, such as 30"),
         ({"cp": 3, "context_parallel": "all_to_all"}, {}, "does not divide num_heads=4"),

@@ -6,10 +6,12 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from gnomon.errors import CatalogError, LayoutError, PlanError, SpecError
 from gnomon.plan.inference import InferenceWorkload, ServingTarget, find_hardware, plan_inference
+from gnomon.plan.inference.evaluate import serve
 from gnomon.spec import Layout
 from gnomon.spec.catalog import load_cluster, load_model
 
@@ -18,7 +20,7 @@ FEW = ("dgx-h100", "dgx-a100", "dgx-h200", "gb200-nvl72", "mi300x-8x400g", "g6e.
 
 
 def brute_force(model, cluster, target):
-    """Return the smallest number of accelerators, from one estimate per layout and batch."""
+    """Return the smallest number of accelerators, from one estimate per layout and every batch that fits."""
     best = math.inf
     for tp, pp in itertools.product((1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8)):
         for split in ({"expert_tp": tp}, {"ep": tp}) if model.moe else ({},):
@@ -27,12 +29,15 @@ def brute_force(model, cluster, target):
                 found = plan_inference(model, grown, Layout(tp=tp, pp=pp, **split), ASKED)
             except LayoutError:
                 continue
-            for point in found.curve:
-                slow = target.ttft_s is not None and point.ttft_s > target.ttft_s
-                slow = slow or (target.tpot_s is not None and point.tpot_s > target.tpot_s)
-                if not slow:
-                    replicas = math.ceil((target.tokens_per_s or 0) / point.tokens_per_s) or 1
-                    best = min(best, replicas * tp * pp)
+            if not found.max_batch:
+                continue
+            points = serve(model, grown, found.layout, ASKED, np.arange(1.0, found.max_batch + 1))
+            fast = np.ones(points.batch.shape, dtype=bool)
+            fast &= points.ttft_s <= (target.ttft_s or math.inf)
+            fast &= points.tpot_s <= (target.tpot_s or math.inf)
+            for rate in points.throughput[fast]:
+                replicas = math.ceil((target.tokens_per_s or 0) / rate) or 1
+                best = min(best, replicas * tp * pp)
     return best
 
 

@@ -29,7 +29,12 @@ def explain(noun, data):
         (ModelSpec, {**SMALL, "num_kv_heads": 3}, "by num_kv_heads=3; choose one of [1, 2, 4]"),
         (ModelSpec, {**SMALL, "num_heads": 0}, "'num_heads' is 0"),
         (ModelSpec, {**SMALL, "norm": "rms"}, "'norm' is 'rms': input should be 'layernorm' or 'rmsnorm'"),
-        (ModelSpec, {**SMALL, "num_sliding_window_layers": 3}, "num_sliding_window_layers=3 exceeds num_layers=2"),
+        (ModelSpec, {**SMALL, "num_sliding_window_layers": 3}, "set both or neither"),
+        (
+            ModelSpec,
+            {**SMALL, "sliding_window": 8, "num_sliding_window_layers": 3},
+            "num_sliding_window_layers=3 exceeds num_layers=2",
+        ),
         (Layout, {"dp": 0}, "'dp' is 0"),
         (Layout, {"dp": True}, "'dp' is True: give a number, not true or false"),
         (Layout, {"zero_stage": True}, "'zero_stage' is True: give a number"),

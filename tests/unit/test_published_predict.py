@@ -105,7 +105,7 @@ def test_micro_batches_that_interleaving_cannot_take_lie_on_the_line_of_those_it
         ("hidden", "0", "column hidden is 0; it must be greater than 0"),
         ("gbs", "0", "column gbs is 0"),
         ("n_accel", "-8", "column n_accel is -8"),
-        ("tp", "-1", "column tp is -1; it must not be negative"),
+        ("tp", "-1", "column tp is -1; it must be greater than 0"),
         ("tp", "two", "column tp is 'two'; a number is needed"),
         ("seq_len", "nan", "column seq_len is 'nan'; a number is needed"),
         ("seq_len", "inf", "column seq_len is 'inf'; a number is needed"),

@@ -114,7 +114,7 @@ def test_schedules(name: str, schedule: str, chunks: int) -> None:
     ("columns", "words"),
     [
         ({"experts": 4, "top_k": 8, "moe_ffn_hidden": 1024}, "experts_per_token=8 exceeds num_experts=4"),
-        ({"experts": 8, "top_k": 2, "moe_ffn_hidden": -1}, "greater than 0"),
+        ({"experts": 8, "top_k": 2, "moe_ffn_hidden": -1}, "not be negative"),
         ({"hardware": "RTX-4090"}, "the catalog has no cluster"),
         ({"tp": 5}, "does not divide n_accel=64"),
     ],

@@ -6,7 +6,7 @@ from gnomon.strategy.registry import list_strategies
 from strategies_page import BEGIN, END, PAGE, _number, render_table
 from strategy_cases import CASES, TOLERANCE
 
-ROW = re.compile(r"\| (.+?) \| (\S+)(?: \(bit for bit\))? \| (\S+)(?: \(bit for bit\))? \| ([\d, ]+) \| \d+ s \|")
+ROW = re.compile(r"\| (.+?) \| (\S+)(?: \(bit for bit\))? \| (\S+)(?: \(bit for bit\))? \| ([\d, ]+) \|")
 
 
 def test_the_page_lists_every_case_within_its_tolerance():
@@ -20,8 +20,8 @@ def test_the_page_lists_every_case_within_its_tolerance():
 
 
 def test_a_row_shows_what_was_measured():
-    rows = {name: {"difference": 2.04e-7, "resumed": 0.0, "loaded_on": [1, 4], "seconds": 12.4} for name in CASES}
-    assert "| ddp(2) | 2.0e-07 | 0 (bit for bit) | 1, 4 | 12 s |" in render_table(rows)
+    rows = {name: {"difference": 2.04e-7, "resumed": 0.0, "loaded_on": [1, 4]} for name in CASES}
+    assert "| ddp(2) | 2.0e-07 | 0 (bit for bit) | 1, 4 |" in render_table(rows)
     assert _number(1e-5) == "1.0e-05"
 
 

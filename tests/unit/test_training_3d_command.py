@@ -104,7 +104,6 @@ def test_colours_are_the_terminals_to_ask_for(script, monkeypatch):
         ({"data.gbs": 8}, "Set gbs to 64"),
         ({"data.gbs": 64, "parallelism.vpp": 2}, "Set data.gbs >= 128, or vpp to 1"),
         ({"parallelism.tp": 6}, "tp=4 or tp=8"),
-        ({"parallelism.vpp": 3}, "vpp=2 or vpp=4"),
         ({"parallelism.pp": 81}, "Set pp x vpp <= 80"),
         ({"parallelism.cp": 3}, "cp=3 splits seq_len=2048"),
         ({"hardware.node_type": "p4d.24xlarg"}, "Did you mean 'p4d.24xlarge'?"),

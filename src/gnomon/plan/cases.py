@@ -87,6 +87,8 @@ class Storage:
     overlap_context: Array
     overlap_expert: Array
     passes: Array
+    vocabulary_multiple: Array
+    padded_values: Array
     memory_overhead: Array
     framework_bytes: Array
 
@@ -96,7 +98,7 @@ class Storage:
         compute = 4.0 if precision in ("fp32", "tf32") else 2.0
         autocast = stack.storage == "autocast" and compute < 4.0
         wide = stack.storage == "autocast" or compute == 4.0
-        masters = {"autocast": 8.0, "mixed": 8.0 if wide else 12.0, "pure": 2.0 * compute}[stack.storage]
+        masters = 2.0 * compute if stack.storage == "pure" else 2.0 * stack.moment_bytes + (0.0 if wide else 4.0)
         measured = cluster.efficiency
         same = (
             "collective_dispatch_s",
@@ -127,6 +129,8 @@ class Storage:
             fused_accumulation=array(stack.fused_accumulation),
             fused_rmsnorm=array(cluster.accelerator.kind != "cpu"),
             passes=array(stack.elementwise_passes),
+            vocabulary_multiple=array(stack.vocabulary_multiple),
+            padded_values=array(stack.padded_values),
         )
 
 
@@ -194,6 +198,28 @@ class Cases:
         """Elements of one token's keys on one tensor-parallel rank: one head at least, of which the ranks beyond the
         number of key heads have copies."""
         return np.maximum(self.model.key_value / self.split.tp, self.model.head_dim)
+
+    @property
+    def value_width(self) -> Array:
+        """Width of a head's values over that of its keys, which differ in latent attention."""
+        return np.where(self.storage.padded_values > 0, 1.0, self.model.value_dim / self.model.head_dim)
+
+    @property
+    def rank_values(self) -> Array:
+        """Elements of one token's values on one tensor-parallel rank."""
+        return self.rank_keys * self.value_width
+
+    @property
+    def rank_attended(self) -> Array:
+        """Elements of what attention returns for one token on one tensor-parallel rank."""
+        return self.rank_queries * self.value_width
+
+    @property
+    def rank_vocab(self) -> Array:
+        """Columns of the head on one tensor-parallel rank, with the padding that the software adds to a vocabulary."""
+        multiple = np.where(self.model.conditioned > 0, 1.0, self.storage.vocabulary_multiple)
+        share = self.model.vocab / self.split.tp
+        return np.where(multiple > 1, np.ceil(share / multiple) * multiple, share)
 
     @property
     def tokens(self) -> Array:

@@ -107,13 +107,16 @@ def check_cluster(layout: Layout, cluster: ClusterSpec) -> None:
 
 def _check_heads(model: ModelSpec, layout: Layout) -> None:
     ways = layout.tp * (layout.cp if layout.context_parallel == "all_to_all" else 1)
-    what = "tp" if ways == layout.tp else "tp x cp (context_parallel='all_to_all')"
+    degree = "tp" if ways == layout.tp else "tp x cp"
+    what = degree if degree == "tp" else f"{degree} (context_parallel='all_to_all')"
     # fewer key heads than ranks are copied, as Megatron-LM and vLLM do
     for name in ("num_heads",) if model.mla else ("num_heads", "num_kv_heads"):
         heads = getattr(model, name)
         copied = name == "num_kv_heads" and ways % heads == 0
         if heads % ways and not copied:
-            raise LayoutError(f"{what}={ways} does not divide {name}={heads} of '{model.name}'. {_near(ways, heads)}")
+            raise LayoutError(
+                f"{what}={ways} does not divide {name}={heads} of '{model.name}'. {_near(ways, heads, degree)}"
+            )
 
 
 def _check_feed_forward(model: ModelSpec, layout: Layout) -> None:
@@ -156,15 +159,12 @@ def _check_halves(model: ModelSpec, layout: Layout) -> None:
 
 def _check_layers(model: ModelSpec, layout: Layout) -> None:
     layers, pp, first, last = model.num_layers, layout.pp, layout.first_stage_layers, layout.last_stage_layers
-    if pp * layout.vpp > layers:
+    # the first and the last chunk may be empty but for embedding and head (Llama 3, arXiv 2407.21783, section 3.3.2)
+    most = layers + 2 if layout.vpp > 1 else layers
+    if pp * layout.vpp > most:
         raise LayoutError(
             f"pp x vpp = {pp} x {layout.vpp} model chunks need as many layers, and '{model.name}' has {layers}. "
-            f"Set pp x vpp <= {layers}."
-        )
-    if layout.vpp > 1 and layers % (pp * layout.vpp):
-        raise LayoutError(
-            f"vpp={layout.vpp} does not divide the layers of '{model.name}' evenly: {layers} layers over "
-            f"pp x vpp = {pp * layout.vpp} chunks. {_near(layout.vpp, layers // pp if layers % pp == 0 else 1, 'vpp')}"
+            f"Set pp x vpp <= {most}."
         )
     if first is None and last is None:
         return

@@ -68,19 +68,34 @@ def _tensor_s(cases: Cases) -> Array:
 def _context_s(cases: Cases) -> Array:
     """Return the seconds of one layer's forward: keys and values round a ring, or four all-to-alls (Ulysses)."""
     split, bytes_ = cases.split, cases.tokens * cases.storage.compute_bytes
-    keys = 2.0 * bytes_ * cases.rank_keys
+    keys = bytes_ * (cases.rank_keys + cases.rank_values)
     hop = send_s(keys, cases.network, split.tp, split.cp)
-    heads = 2.0 * bytes_ * (cases.rank_queries + cases.rank_keys)
+    heads = bytes_ * (cases.rank_queries + cases.rank_attended) + keys
     ulysses = all_to_all_s(heads, cases.network, split.cp, split.tp)
     return np.where(split.ring > 0, (split.cp - 1.0) * hop, ulysses)
 
 
 def _expert_s(cases: Cases) -> Array:
-    """Return the seconds to send the tokens of one layer to their experts and back."""
+    """Return the seconds to send the tokens of one layer to their experts and back.
+
+    Each rank sends its own tokens to the ranks with their experts. Where ranks share each expert (`expert_tp`), they
+    gather what all of them were sent, and scatter the sums of what they made of it: a token once, however many of its
+    experts they have.
+    """
     model, split = cases.model, cases.split
-    size = cases.routed_tokens * model.hidden * cases.storage.compute_bytes
-    once = all_to_all_s(size, cases.network, split.ep, split.expert_tp, np.maximum(model.top_k, 1.0))
-    return 2.0 * once * model.moe_layers / model.num_layers
+    sent, gathered = expert_bytes(cases)
+    once = all_to_all_s(sent, cases.network, split.ep, split.expert_tp, np.maximum(model.top_k, 1.0))
+    gather = all_gather_s(gathered, group(cases.network, split.expert_tp, np.ones_like(split.expert_tp)))
+    return 2.0 * (once + gather) * model.moe_layers / model.num_layers
+
+
+def expert_bytes(cases: Cases) -> tuple[Array, Array]:
+    """Return the bytes that a rank sends to the experts of one layer, and that it then has of those who share them."""
+    model, split = cases.model, cases.split
+    wide = cases.routed_tokens * model.hidden * cases.storage.compute_bytes
+    copies = np.maximum(model.top_k, 1.0)
+    met = split.ep * (1.0 - (1.0 - 1.0 / split.ep) ** copies) / copies  # of the experts' tokens, those that differ
+    return wide / split.expert_tp * (split.ep > 1), wide * met * (split.expert_tp > 1)
 
 
 def shard_traffic(cases: Cases) -> tuple[Array, Array]:

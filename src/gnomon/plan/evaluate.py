@@ -31,7 +31,8 @@ class Evaluation:
     """Arrays over cases. `terms`, and `exposed` by kind of collective, are of the slowest pipeline stage.
 
     `windows` is the computation that can hide the collectives of gradients and weights once a step.
-    `busiest` is its place in STAGES. Times of `operators` are per layer and micro-batch, as their `place` says.
+    `busiest` is its place in STAGES, `counts` how many layers, embeddings ("first") and heads ("last") it has. Times of
+    `operators` are per layer and micro-batch, as their `place` says.
     """
 
     operators: tuple[PricedOperator, ...]
@@ -40,6 +41,7 @@ class Evaluation:
     windows: dict[str, Array]
     step_time_s: Array
     busiest: NDArray[np.intp]
+    counts: dict[str, Array]
     pipeline: PipelineCost
     memory: dict[str, MemoryTerms]
     memory_overhead: Array
@@ -73,7 +75,10 @@ class LayerTimes(NamedTuple):
 
 
 class StageWork(NamedTuple):
-    """One pipeline stage and micro-batch: layers, whether it has embedding and head, seconds by pass, launches."""
+    """One pipeline stage and micro-batch: layers, whether it has embedding and head, seconds by pass, launches.
+
+    Multi-token-prediction modules count as layers of the stage with the head.
+    """
 
     layers: Array
     has_first: Array
@@ -105,8 +110,9 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         _stage_times(stages[2]),
         stage_send_s(cases),
     )
-    busiest, slowest_s = _slowest(stages)
-    slow = _pick(busiest, stages)
+    ranks = _ranks(cases, stages)
+    busiest, slowest_s = _slowest(ranks)
+    slow = _pick(busiest, ranks)
     windows = _windows(cases, state, slow)
     exposed = {
         **{kind: cases.accumulation * slow.layers * layer.exposed[kind] for kind in LAYER_KINDS},
@@ -124,6 +130,7 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         windows=windows,
         step_time_s=total(terms.values()),
         busiest=busiest,
+        counts={"layer": slow.layers, "first": slow.has_first, "last": slow.has_last},
         pipeline=pipeline,
         memory=stage_memory(cases, work.bytes, state.bytes),
         memory_overhead=cases.storage.memory_overhead,
@@ -143,10 +150,11 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     gather, both = state.shard_gather_s, state.shard_gather_s + state.shard_scatter_s
     kept = work.bytes.whole(cases) * split.offload_activations
     forward_waits = {**ahead, "shard": exposed_s(gather, NONE, forward, storage.overlap_shard)}
-    # what is computed again needs its sums again, and its experts their tokens
+    # what is computed again needs its sums again, its attention the keys of others, and its experts their tokens
+    attended = split.recompute_share * (split.recompute >= 1)
     backward_waits = {
         "tensor": behind["tensor"] + again * ahead["tensor"],
-        "context": behind["context"],
+        "context": behind["context"] + attended * ahead["context"],
         "expert": behind["expert"] + again * ahead["expert"],
         "shard": exposed_s(both, NONE, backward + weight, storage.overlap_shard),
         "offload": exposed_s(2.0 * kept / cases.host_bandwidth, NONE, forward + backward + weight, np.ones(1)),
@@ -179,7 +187,7 @@ def _stage_work(cases: Cases, work: LayerWork, state: StateWork, layer: LayerTim
     one = (cases.split.pp == 1) * 1.0
     first = np.ones(1) if stage == "first" else one
     last = np.ones(1) if stage == "last" else one
-    layers = getattr(state.layers, stage)
+    layers = getattr(state.layers, stage) + (0.0 if stage == "middle" else last * cases.model.mtp_layers)
 
     def sum_(of_layer: Array, of_first: Array, of_last: Array) -> Array:
         whole = layers * of_layer
@@ -221,6 +229,28 @@ def _stage_times(stage: StageWork) -> StageTimes:
     stretch = 1.0 + stage.idle_s / np.where(stage.device_s > 0, stage.device_s, 1.0)
     forward, backward, weight = (stage.passes[name] * stretch for name in PASSES)
     return StageTimes(forward=forward, backward_input=backward, backward_weight=weight)
+
+
+def _ranks(cases: Cases, stages: list[StageWork]) -> list[StageWork]:
+    """Return the mean micro-batch of the ranks: in DualPipe half of them pass a rank in its own stage, half in the one
+    that lies as far from the other end."""
+    paired = cases.split.schedule == DUALPIPE
+    if not np.any(paired & (cases.split.pp > 1)):
+        return stages
+    first, middle, last = stages
+
+    def mean(one: Array, other: Array) -> Array:
+        return np.where(paired, (one + other) / 2.0, one)
+
+    names = [name for name in StageWork._fields if name != "passes"]
+    ends = [
+        StageWork(
+            passes={name: mean(own.passes[name], far.passes[name]) for name in PASSES},
+            **{name: mean(getattr(own, name), getattr(far, name)) for name in names},
+        )
+        for own, far in ((first, last), (last, first))
+    ]
+    return [ends[0], middle, ends[1]]
 
 
 def _slowest(stages: list[StageWork]) -> tuple[NDArray[np.intp], Array]:

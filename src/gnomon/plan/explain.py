@@ -5,8 +5,8 @@ from __future__ import annotations
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 STORAGE = {
-    "autocast": "fp32 weights, gradients and moments; products, attention and activations in the compute dtype",
-    "mixed": "16-bit weights, fp32 masters and two fp32 moments",
+    "autocast": "fp32 weights and gradients; products, attention and activations in the compute dtype",
+    "mixed": "16-bit weights, fp32 masters",
     "pure": "weights, gradients and moments in 16 bits",
 }
 
@@ -73,14 +73,16 @@ def assumptions(
     if model.moe is not None:
         lines.append(f"the busiest expert gets {workload.expert_imbalance:g} times the mean number of tokens")
     if layout.pp > 1 and model.num_layers % (layout.pp * layout.vpp):
-        lines.append("layers do not divide by the stages: the first and the last stage have fewer")
+        lines.append("layers do not divide by the stages: the largest are priced, the first and the last have fewer")
     return tuple(lines)
 
 
 def _storage(workload: Workload, stack: StackSpec) -> str:
+    moments = f"moments in {8 * stack.moment_bytes} bits each"
     if workload.precision in ("fp32", "tf32"):
-        return f"weights, gradients and moments in fp32; products in {workload.precision}"
-    return STORAGE[stack.storage]
+        return f"weights and gradients in fp32, {moments}; products in {workload.precision}"
+    words = STORAGE[stack.storage]
+    return words if stack.storage == "pure" else f"{words}; {moments}"
 
 
 def _recompute(layout: Layout) -> str:

@@ -117,7 +117,7 @@ def state_bytes(cases: Cases, stage: str) -> StateBytes:
         weights=per_rank(3) * storage.weight_bytes,
         gradients=per_rank(2) * storage.gradient_bytes,
         optimizer=per_rank(1) * storage.master_bytes,
-        buffers=_communication_buffers(cases, shared + experts),
+        buffers=_communication_buffers(cases, shared + np.where(expert_ways > 1, experts, 0.0)),
         casts=cast_weights_bytes(cases, stage),
     )
 
@@ -160,7 +160,10 @@ def _holds_gradients(cases: Cases) -> NDArray[np.bool_]:
 
 
 def _communication_buffers(cases: Cases, parameters: Array) -> Array:
-    """Return the weights that are gathered at one time: of two layers when they are sharded (the next is fetched)."""
+    """Return the weights that are gathered at one time: of two layers when they are sharded (the next is fetched).
+
+    parameters: those of a stage that several ranks share
+    """
     split, model = cases.split, cases.model
     layers = np.maximum(stage_layers(cases).first, 1.0)
     gathered = 2.0 * parameters / layers * cases.storage.compute_bytes
@@ -233,13 +236,13 @@ def _half_tensors(cases: Cases) -> dict[str, Array]:
         "latents": stream * model.latent * 2.0 * stored,
         "queries": queried * cases.rank_queries * c,
         "keys": read * cases.rank_keys * c,
-        "values": read * cases.rank_keys * c,
+        "values": read * cases.rank_values * c,
         "rotated queries and keys": tokens * model.rope * (1.0 - storage.fused) * heads * c,
         "normalised queries and keys": tokens
         * model.qk_norm
         * heads
         * (c + FP32_BYTES * storage.autocast + FP32_BYTES * decomposed),
-        "attention output": queried * (cases.rank_queries * c + cases.flash * FP32_BYTES * model.heads / tp),
+        "attention output": queried * (cases.rank_attended * c + cases.flash * FP32_BYTES * model.heads / tp),
         "softmax": unfused * scores * c,
         "attention dropout": unfused * cases.dropout * scores * (c + 1.0),
         "up projection": width * gates * c,
@@ -253,10 +256,10 @@ def _half_tensors(cases: Cases) -> dict[str, Array]:
 
 def _head_bytes(cases: Cases) -> Array:
     """Return what the last stage holds when the loss has been computed, and the larger transient after it."""
-    model, storage, tp = cases.model, cases.storage, cases.split.tp
+    model, storage = cases.model, cases.storage
     c, r = storage.compute_bytes, storage.stream_bytes
     final = cases.stream_tokens * model.hidden * (r + c)
-    logits = cases.tokens * model.vocab / tp
+    logits = cases.tokens * cases.rank_vocab
     loss = logits * FP32_BYTES
     gradient = logits * (FP32_BYTES + c * (c < FP32_BYTES))
     return (1.0 + model.mtp_layers) * (final + loss) + np.maximum(gradient, _layer_workspace(cases) - loss)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnomon.plan.arrays import Array, array
-from gnomon.spec import ClusterSpec
+from gnomon.spec import MOST_TIERS, ClusterSpec
 
-NUM_TIERS = 3
+NUM_TIERS = MOST_TIERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Network:
     @classmethod
     def of(cls, cluster: ClusterSpec) -> Network:
         """Return the network of `cluster` at the rates that its generation achieves."""
-        tiers = list(cluster.tiers)[:NUM_TIERS]
+        tiers = list(cluster.tiers)
         if not tiers:
             none = (array(1.0),) * NUM_TIERS
             return cls(span=none, bandwidth=none, latency_s=(array(0.0),) * NUM_TIERS)

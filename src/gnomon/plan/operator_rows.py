@@ -8,11 +8,11 @@ import numpy as np
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
-from gnomon.plan.communication import layer_traffic, shard_traffic, stage_send_s
+from gnomon.plan.communication import expert_bytes, layer_traffic, shard_traffic, stage_send_s
 from gnomon.plan.estimate import OperatorEstimate
 from gnomon.plan.evaluate import Evaluation
 from gnomon.plan.price import PricedOperator
-from gnomon.plan.stages import STAGES, stage_layers, stage_parameters
+from gnomon.plan.stages import STAGES, stage_parameters
 from gnomon.plan.state_work import state_work
 from gnomon.spec import ClusterSpec, Layout
 
@@ -26,17 +26,9 @@ def operator_rows(cases: Cases, result: Evaluation) -> list[OperatorEstimate]:
 
 def _counts(cases: Cases, result: Evaluation) -> dict[str, float]:
     """Return how often each place happens in one step of the slowest stage."""
-    stage = STAGES[int(result.busiest[0])]
-    one = bool(cases.split.pp[0] == 1)
     micro_batches = float(cases.accumulation[0])
-    layers = float(getattr(stage_layers(cases), stage)[0])
-    return {
-        "layer": micro_batches * layers,
-        "first": micro_batches * (one or stage == "first"),
-        "last": micro_batches * (one or stage == "last"),
-        "accumulation": micro_batches - 1.0,
-        "step": 1.0,
-    }
+    found = {place: micro_batches * _one(count) for place, count in result.counts.items()}
+    return {**found, "accumulation": micro_batches - 1.0, "step": 1.0}
 
 
 def _operator_row(item: PricedOperator, count: float) -> OperatorEstimate:
@@ -91,7 +83,7 @@ def _collectives(
     micro_batches = float(cases.accumulation[0])
     activation = _one(cases.tokens * model.hidden * storage.compute_bytes)
     keys = _one(2.0 * cases.tokens * cases.rank_keys * storage.compute_bytes)
-    routed = _one(cases.routed_tokens * model.hidden * storage.compute_bytes)
+    routed = _one(np.add(*expert_bytes(cases)))
     stage = STAGES[int(result.busiest[0])]
     parameters = _one(np.add(*stage_parameters(cases, stage)))
     inner = layout.tp * layout.cp

@@ -47,7 +47,7 @@ def _present(found: Iterable[Operator]) -> list[Operator]:
 def _embedding(cases: Cases) -> Iterator[Operator]:
     model, tp = cases.model, cases.split.tp
     elements = (cases.tokens + cases.memory_tokens) * model.hidden
-    table = model.vocab * model.hidden / tp
+    table = cases.rank_vocab * model.hidden
     term: str = "embedding_head_s"
     place: Place = "first"
     looked_up = 1.0 - model.conditioned
@@ -87,7 +87,7 @@ def _layer(cases: Cases) -> Iterator[Operator]:
     yield _memory(cases, "residual", "elementwise_s", "residual", branches, hidden)
     yield _memory(cases, "residual", "elementwise_s", "stream_add", joins, hidden, "backward")
     yield from _both(cases, "dropout", "dropout", branches * cases.dropout, hidden, same=True)
-    qkv = cases.tokens * (cases.rank_queries + 2.0 * cases.rank_keys)
+    qkv = cases.tokens * (cases.rank_queries + cases.rank_keys + cases.rank_values)
     # the gradients of the three slices of one product are put together, unless a fused attention kernel writes them so
     apart = np.maximum(1.0 - cases.storage.fused, 1.0 - cases.flash)
     yield _memory(cases, "qkv gradient", "elementwise_s", "copy", apart, qkv, "backward")
@@ -186,7 +186,8 @@ def _attention(
     model, split, storage = cases.model, cases.split, cases.storage
     heads = model.heads / split.tp
     forward = 2.0 * cases.tokens * keys * heads * (model.head_dim + model.value_dim)
-    tensors = 2.0 * (cases.tokens * cases.rank_queries + key_tokens * cases.rank_keys) * storage.compute_bytes
+    queried = cases.tokens * (cases.rank_queries + cases.rank_attended)
+    tensors = (queried + key_tokens * (cases.rank_keys + cases.rank_values)) * storage.compute_bytes
     # the fused backward recomputes the scores: five products instead of two (arXiv 2205.14135)
     for phase, factor, moved in (("forward", 1.0, 1.0), ("backward", 2.5, 2.0)):
         yield Operator(
@@ -286,15 +287,20 @@ def _experts(cases: Cases) -> Iterator[Operator]:
 def _head(cases: Cases) -> Iterator[Operator]:
     model, tp = cases.model, cases.split.tp
     hidden = cases.stream_tokens * model.hidden
-    logits = cases.tokens * model.vocab / tp
+    logits = cases.tokens * cases.rank_vocab
     passes = 1.0 + model.mtp_layers
     term: str = "embedding_head_s"
     place: Place = "last"
+    # two more norms and a projection of both they return for each further token that is predicted (arXiv 2412.19437)
+    norms = passes + 2.0 * model.mtp_layers
     for phase, kind in (("forward", model.norm), ("backward", f"{model.norm}_backward")):
         # the final norm is elementwise work like any other
         step: Phase = "forward" if phase == "forward" else "backward"
-        yield _memory(cases, "final normalisation", "elementwise_s", kind, passes, hidden, step, place=place)
-    shape = (cases.tokens, model.vocab / tp, model.hidden + 0.0 * tp, np.ones_like(tp))
+        yield _memory(cases, "final normalisation", "elementwise_s", kind, norms, hidden, step, place=place)
+    if np.any(model.mtp_layers):
+        both = (cases.tokens, model.hidden / tp, 2.0 * model.hidden + 0.0 * tp, np.ones_like(tp))
+        yield from _linear(cases, "prediction module", "matmul_s", model.mtp_layers, both, place)
+    shape = (cases.tokens, cases.rank_vocab, model.hidden + 0.0 * tp, np.ones_like(tp))
     yield from _linear(cases, "head", term, passes, shape, place)
     yield _memory(cases, "loss", term, "cross_entropy", passes, logits, launches=3.0, place=place)
     yield _memory(cases, "loss", term, "cross_entropy_backward", passes, logits, "backward", 2.0, place)

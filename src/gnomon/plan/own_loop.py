@@ -62,6 +62,7 @@ def check_own_loop(layout: Layout, workload: Workload) -> None:
 
 def check_split(model: ModelSpec, layout: Layout, workload: Workload) -> None:
     """Raise LayoutError for a layout that does not divide what strategy=mesh splits."""
+    _check_stages(model, layout, workload)
     check_degrees(model, layout, workload)
     check_schedule(layout, workload)
     if model.num_kv_heads % layout.tp:
@@ -70,7 +71,6 @@ def check_split(model: ModelSpec, layout: Layout, workload: Workload) -> None:
             f"loop does not copy key heads. {_nearest(layout.tp, _divisors(model.num_kv_heads), 'tp')}"
         )
     _check_ring(model, layout, workload)
-    _check_stages(model, layout, workload)
     tokens = workload.seq_len // layout.cp
     if model.moe is not None and tokens % layout.tp:
         raise LayoutError(

@@ -70,16 +70,16 @@ def count_parameters(spec: ModelSpec) -> ParameterCount:
     dense_layers, moe_layers = layer_counts(spec)
     layers, crossed = all_layers(spec), spec.num_layers if spec.encoder else 0
     halves = 2 if spec.encoder else 1
-    expert = _parameters(expert_linears(spec))
+    expert = parameters_of(expert_linears(spec))
     num_experts, experts_per_token = (spec.moe.num_experts, spec.moe.experts_per_token) if spec.moe else (0, 0)
     norm = _norm(spec, spec.hidden_size)
     return ParameterCount(
         embedding=_embedding(spec),
         positions=_positions(spec, halves),
         attention=(layers + crossed) * _attention(spec),
-        mlp=dense_layers * _parameters(mlp_linears(spec)) + moe_layers * _parameters(shared_expert_linears(spec)),
-        conditioning=layers * _parameters(modulation_linears(spec)),
-        router=moe_layers * _parameters(router_linears(spec)),
+        mlp=dense_layers * parameters_of(mlp_linears(spec)) + moe_layers * parameters_of(shared_expert_linears(spec)),
+        conditioning=layers * parameters_of(modulation_linears(spec)),
+        router=moe_layers * parameters_of(router_linears(spec)),
         experts=moe_layers * num_experts * expert,
         norm=layers * _layer_norms(spec) + crossed * norm + halves * norm,
         head=_head(spec),
@@ -184,7 +184,7 @@ def _embedding(spec: ModelSpec) -> int:
         return spec.vocab_size * hidden
     time = (Linear(TIME_FREQUENCIES, hidden, True), Linear(hidden, hidden, True))
     classes = (diffusion.num_classes + 1) * hidden if diffusion.num_classes else 0  # one more for no class
-    return _parameters((Linear(diffusion.inputs, hidden, True), *time)) + classes
+    return parameters_of((Linear(diffusion.inputs, hidden, True), *time)) + classes
 
 
 def _positions(spec: ModelSpec, halves: int) -> int:
@@ -198,7 +198,7 @@ def _head(spec: ModelSpec) -> int:
     hidden, diffusion = spec.hidden_size, spec.diffusion
     if diffusion is None:
         return 0 if spec.tied_embeddings else spec.vocab_size * hidden
-    return _parameters((Linear(hidden, 2 * hidden, True), Linear(hidden, diffusion.outputs, True)))
+    return parameters_of((Linear(hidden, 2 * hidden, True), Linear(hidden, diffusion.outputs, True)))
 
 
 def _feed_forward(spec: ModelSpec, width: int, bias: bool) -> tuple[Linear, ...]:
@@ -208,7 +208,7 @@ def _feed_forward(spec: ModelSpec, width: int, bias: bool) -> tuple[Linear, ...]
 
 
 def _attention(spec: ModelSpec) -> int:
-    return _parameters(attention_linears(spec)) + (spec.num_heads if spec.attention_sinks else 0)
+    return parameters_of(attention_linears(spec)) + (spec.num_heads if spec.attention_sinks else 0)
 
 
 def _layer_norms(spec: ModelSpec) -> int:
@@ -233,16 +233,17 @@ def _mtp_module(spec: ModelSpec) -> int:
     one transformer layer like the last of the main model. Embedding and head are shared.
     """
     moe = spec.moe
-    feed_forward = _parameters(mlp_linears(spec))
+    feed_forward = parameters_of(mlp_linears(spec))
     if moe is not None:
-        shared = _parameters(router_linears(spec)) + _parameters(shared_expert_linears(spec))
-        feed_forward = shared + moe.num_experts * _parameters(expert_linears(spec))
+        shared = parameters_of(router_linears(spec)) + parameters_of(shared_expert_linears(spec))
+        feed_forward = shared + moe.num_experts * parameters_of(expert_linears(spec))
     projection = Linear(2 * spec.hidden_size, spec.hidden_size).parameters
     norms = 3 * _norm(spec, spec.hidden_size) + _layer_norms(spec)
     return projection + norms + _attention(spec) + feed_forward
 
 
-def _parameters(linears: Iterable[Linear]) -> int:
+def parameters_of(linears: Iterable[Linear]) -> int:
+    """Return the parameters of several projections."""
     return sum(linear.parameters for linear in linears)
 
 

@@ -12,6 +12,7 @@ from gnomon.plan.estimate import SECONDS_PER_DAY, Estimate, PipelineEstimate, St
 from gnomon.plan.evaluate import Evaluation, evaluate
 from gnomon.plan.explain import assumptions, sources
 from gnomon.plan.memory import activation_tensors
+from gnomon.plan.operator import Operator
 from gnomon.plan.operator_rows import collective_rows, operator_rows
 from gnomon.plan.parameters import count_parameters
 from gnomon.plan.schedule import in_flight
@@ -46,7 +47,7 @@ def plan(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workl
         tokens_per_s_per_accelerator=tokens_per_s / layout.num_ranks,
         tokens_per_day=tokens_per_s * SECONDS_PER_DAY,
         mfu=mfu,
-        hfu=None if mfu is None else mfu * _computed_share(result, layout),
+        hfu=None if mfu is None else mfu * _computed_share(cases, result, layout),
         time=TimeBreakdown(**{term: float(values[0]) for term, values in result.terms.items()}),
         memory=fullest.memory,
         fits=fullest.fits,
@@ -59,18 +60,24 @@ def plan(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workl
     )
 
 
-def _computed_share(result: Evaluation, layout: Layout) -> float:
+def _computed_share(cases: Cases, result: Evaluation, layout: Layout) -> float:
     """Return FLOPs computed over FLOPs needed: recomputation adds a forward of its layers, or of their attention."""
     if layout.recompute == "none":
         return 1.0
-    layer = [item.operator for item in result.operators if item.operator.place == "layer"]
-    forward = [o for o in layer if o.phase == "forward"]
-    if layout.recompute == "selective":
-        forward = [o for o in forward if o.term == "attention_s"]
-    again = sum(float(np.ravel(o.calls * o.flops)[0]) for o in forward)
+    layer = [o for o in (item.operator for item in result.operators) if o.place == "layer" and o.phase == "forward"]
+    again = sum(_flops(o) for o in layer if layout.recompute == "full" or o.term == "attention_s")
     # the fused attention's backward recomputes its scores, which counts as needed twice the forward
-    needed = 3.0 * sum(float(np.ravel(o.calls * o.flops)[0]) for o in layer if o.phase == "forward")
+    whole = sum(_flops(o) for o in layer)
+    head = float(2.0 * cases.rank_vocab[0] * cases.model.hidden[0] * cases.tokens[0])
+    needed = 3.0 * (
+        whole
+        + head * float(1.0 + cases.model.mtp_layers[0]) / float((cases.model.num_layers + cases.model.mtp_layers)[0])
+    )
     return 1.0 + layout.recompute_share * again / needed if needed else 1.0
+
+
+def _flops(operator: Operator) -> float:
+    return float(np.ravel(operator.calls * operator.flops)[0])
 
 
 def _stages(cases: Cases, result: Evaluation, cluster: ClusterSpec, layout: Layout) -> tuple[StageEstimate, ...]:

@@ -13,6 +13,7 @@ from gnomon.plan.parameters import (
     expert_linears,
     layer_counts,
     mlp_linears,
+    parameters_of,
     shared_expert_linears,
 )
 from gnomon.spec import ModelSpec
@@ -42,7 +43,11 @@ PRODUCTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSizes:
-    """Counts of elements, one entry per case. `products[name]` is (n, k) of one product, zero where absent."""
+    """Counts of elements, one entry per case. `products[name]` is (n, k) of one product, zero where absent.
+
+    Of one layer: `layer_parameters` are those that all have, `dense_parameters` and `moe_parameters` what each kind has
+    beside them, `expert_parameters` its routed experts.
+    """
 
     num_layers: Array
     encoder_layers: Array
@@ -77,6 +82,8 @@ class ModelSizes:
     window_layers: Array
     parallel_block: Array
     layer_parameters: Array
+    dense_parameters: Array
+    moe_parameters: Array
     expert_parameters: Array
     embedding_parameters: Array
     head_parameters: Array
@@ -97,7 +104,10 @@ class ModelSizes:
         value_dim = mla.v_head_dim if mla else spec.head_dim
         head_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim if mla else spec.head_dim
         latent = mla.kv_lora_rank + mla.qk_rope_head_dim + (mla.q_lora_rank or 0) if mla else 0
-        layer = (count.total - count.embedding - count.positions - count.head - count.experts) / layers
+        feed_forward, of_dense = count.mlp + count.router, parameters_of(mlp_linears(spec))
+        of_sparse = (feed_forward - dense * of_dense) / max(sparse, 1)
+        ends = count.embedding + count.positions + count.head
+        layer = (count.total - ends - feed_forward - count.experts) / layers
         return cls(
             num_layers=array(layers),
             encoder_layers=array(layers - spec.num_layers),
@@ -132,7 +142,9 @@ class ModelSizes:
             window_layers=array(spec.num_sliding_window_layers if spec.sliding_window else 0),
             parallel_block=array(spec.parallel_block),
             layer_parameters=array(layer),
-            expert_parameters=array(count.experts),
+            dense_parameters=array(of_dense),
+            moe_parameters=array(of_sparse),
+            expert_parameters=array(count.experts / max(sparse, 1)),
             embedding_parameters=array(count.embedding + count.positions),
             head_parameters=array(count.head),
             mtp_parameters=array(count.mtp - count.mtp_experts),

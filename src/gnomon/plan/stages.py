@@ -30,15 +30,17 @@ class StageLayers:
 @lru_cache(maxsize=_KEPT)
 def stage_layers(cases: Cases) -> StageLayers:
     """Return the layers per stage: equal where they divide; else the first and the last, which also hold embedding
-    and head, have fewer. Numbers that the layout gives are kept, and the other stages share what is left."""
+    and head, have fewer. Where these cannot make up for it, other stages are short too: `middle` is then the largest.
+    Numbers that the layout gives are kept, and the other stages share what is left."""
     split, total = cases.split, cases.model.num_layers
     pp, chunks = split.pp, split.pp * split.vpp
     middle = np.ceil(total / chunks) * split.vpp
     short = pp * middle - total
     first = middle - np.floor(short / 2.0)
     last = middle - np.ceil(short / 2.0)
-    uneven = (first < 0) | (last < 0)
-    first, middle, last = (np.where(uneven, total / pp, x) for x in (first, middle, last))
+    short_elsewhere = (first < 0) | (last < 0)
+    first, last = (np.where(short_elsewhere, np.floor(total / pp), x) for x in (first, last))
+    middle = np.where(pp == 2, np.maximum(first, last), middle)  # two stages have none between them
     starts, ends = split.first_stage_layers >= 0, split.last_stage_layers >= 0
     if np.any(starts | ends):
         stated = np.where(starts, split.first_stage_layers, 0.0) + np.where(ends, split.last_stage_layers, 0.0)
@@ -88,9 +90,26 @@ def stage_parameters(cases: Cases, stage: str) -> tuple[Array, Array]:
     first, last = has_embedding(cases, stage), has_head(cases, stage)
     again = model.tied * model.vocab * model.hidden * ~first  # a tied head without the embedding beside it
     ends = first * model.embedding_parameters + last * (model.head_parameters + again + model.mtp_parameters)
-    shared = (layers * model.layer_parameters + ends) / split.tp
-    experts = layers / model.num_layers * model.expert_parameters + last * model.mtp_expert_parameters
+    dense = _dense_layers(cases, stage, layers)
+    sparse = layers - dense
+    feed_forward = dense * model.dense_parameters + sparse * model.moe_parameters
+    shared = (layers * model.layer_parameters + feed_forward + ends) / split.tp
+    experts = sparse * model.expert_parameters + last * model.mtp_expert_parameters
     return shared, experts / (split.ep * split.expert_tp)
+
+
+def _dense_layers(cases: Cases, stage: str, layers: Array) -> Array:
+    """Return how many of the layers of a stage have no experts: the model's first ones, which the first chunk of the
+    first rank holds as far as it can; what is left of them is spread over all other layers."""
+    model, split = cases.model, cases.split
+    if not np.any(model.moe_layers):
+        return layers
+    chunks = np.where(np.isin(split.schedule, FOLDED), 2.0, split.vpp)
+    chunk = np.where(split.pp == 1, model.num_layers, stage_layers(cases).first / chunks)
+    leading = np.minimum(model.dense_layers, chunk)
+    spread = (model.dense_layers - leading) / np.maximum(model.num_layers - chunk, 1.0)
+    starts = (split.pp == 1) | (stage == "first") | ((split.schedule == DUALPIPE) & (stage == "last"))
+    return np.where(starts, leading + spread * (layers - chunk), spread * layers)
 
 
 def held_parameters(cases: Cases) -> Array:

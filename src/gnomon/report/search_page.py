@@ -28,7 +28,8 @@ def render_search_page(result: SearchResult, gains: tuple[Gain, ...] = ()) -> st
         Page(
             title=f"{result.model.name} on {result.cluster.name}: {looked} layouts",
             facts=[("Objective", result.objective.replace("_", " ")), *estimate_facts(best)],
-            answer=f"The best takes {step}{where}: {layout_words(best.layout)}, micro-batch {best.workload.micro_batch}.",
+            answer=f"The best takes {step}{where}: {layout_words(best.layout)}, "
+            f"micro-batch {best.workload.micro_batch}.",
             sections=sections,
             assumptions=best.assumptions,
         )

@@ -2,7 +2,7 @@
 
 from gnomon.spec._noun import FrozenMap, Noun
 from gnomon.spec.breakdown import MEMORY_TERMS, OPTIONAL_TERMS, TIME_TERMS, MemoryBreakdown, TimeBreakdown
-from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec, NetworkTier
+from gnomon.spec.cluster import MOST_TIERS, AcceleratorSpec, ClusterSpec, NetworkTier
 from gnomon.spec.curves import CollectiveCurve, Efficiency, GridCurve, SizeCurve
 from gnomon.spec.device_rates import DeviceRates
 from gnomon.spec.hardware_profile import HardwareProfile
@@ -13,6 +13,7 @@ from gnomon.spec.workload import Workload
 
 __all__ = [
     "MEMORY_TERMS",
+    "MOST_TIERS",
     "OPTIONAL_TERMS",
     "TIME_TERMS",
     "AcceleratorSpec",

@@ -59,6 +59,9 @@ class NetworkTier(Noun):
     source: str = ""
 
 
+MOST_TIERS = 4  # such as NVLink, leaf switches, spine, wide-area network
+
+
 class ClusterSpec(Noun):
     """`num_nodes` equal nodes. `tiers` are ordered from the innermost to the outermost."""
 
@@ -66,7 +69,7 @@ class ClusterSpec(Noun):
     accelerator: AcceleratorSpec
     accelerators_per_node: PositiveInt
     num_nodes: PositiveInt = 1
-    tiers: tuple[NetworkTier, ...] = ()
+    tiers: tuple[NetworkTier, ...] = Field(default=(), max_length=MOST_TIERS)
     efficiency: Efficiency | None = Field(default=None, description="achieved rates that were measured")
     rates: DeviceRates | None = Field(default=None, description="achieved rates of the accelerator's generation")
     peak_source: str = Field(default="catalog", description="where peak_flops comes from; printed beside each MFU")

@@ -135,7 +135,7 @@ class ModelSpec(Noun):
     mlp_bias: bool = False
     parallel_block: bool = Field(default=False, description="attention and MLP read the same residual (GPT-NeoX)")
     sliding_window: int | None = Field(default=None, gt=0, description="tokens that a windowed layer attends to")
-    num_sliding_window_layers: int = Field(default=0, ge=0)
+    num_sliding_window_layers: int = Field(default=0, ge=0, description="default: all, if sliding_window is set")
     moe: MoESpec | None = None
     mla: MLASpec | None = None
     num_mtp_layers: int = Field(default=0, ge=0, description="multi-token-prediction modules, not counted as layers")
@@ -154,6 +154,8 @@ class ModelSpec(Noun):
             data["num_kv_heads"] = heads
         if data.get("ffn_hidden_size") is None and isinstance(hidden, int):
             data["ffn_hidden_size"] = 4 * hidden
+        if data.get("sliding_window") is not None and data.get("num_sliding_window_layers") is None:
+            data["num_sliding_window_layers"] = data.get("num_layers")
         if data.get("head_dim") is None and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
             if hidden % heads:
                 raise ValueError(
@@ -170,6 +172,11 @@ class ModelSpec(Noun):
             raise ValueError(
                 f"num_heads={self.num_heads} does not divide by num_kv_heads={self.num_kv_heads}; "
                 f"choose one of {[k for k in range(1, self.num_heads + 1) if self.num_heads % k == 0]}"
+            )
+        if self.num_sliding_window_layers and self.sliding_window is None:
+            raise ValueError(
+                f"num_sliding_window_layers={self.num_sliding_window_layers} without sliding_window, the number of "
+                "tokens that they attend to; set both or neither"
             )
         if self.num_sliding_window_layers > self.num_layers:
             raise ValueError(

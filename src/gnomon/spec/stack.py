@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from gnomon.spec._noun import Noun
 
 Storage = Literal["autocast", "mixed", "pure"]
 # what a family takes from another one whose code it runs: {field that names the other: constants}
 SHARED_FIELDS = {
-    "layers_of": ("dispatch_s", "collective_dispatch_s", "run_ahead", "step_overhead_s", "elementwise_passes"),
+    "layers_of": (
+        "dispatch_s",
+        "collective_dispatch_s",
+        "run_ahead",
+        "step_overhead_s",
+        "elementwise_passes",
+        "vocabulary_multiple",
+    ),
     "shards_of": ("shard_rate",),
 }
 
@@ -35,7 +42,14 @@ class StackSpec(Noun):
     fused_accumulation: bool = Field(
         default=False, description="products of weight gradients add to the gradients of earlier micro-batches"
     )
+    vocabulary_multiple: PositiveInt = Field(
+        default=1, description="the vocabulary is padded to a multiple of this on each tensor-parallel rank; 1: not"
+    )
+    padded_values: bool = Field(
+        default=False, description="latent attention pads its values to the width of the keys, for one kernel of both"
+    )
     flash_attention: bool = Field(description="attention scores are never stored, unless a workload says otherwise")
+    moment_bytes: Literal[1, 2, 4] = Field(default=4, description="bytes per element of each of the two moments")
     gradient_bytes: Literal[2, 4] = Field(description="bytes per gradient element as accumulated and reduced")
     asynchronous: bool = Field(default=True, description="the host runs ahead of the device")
     run_ahead: float = Field(default=1.0, ge=0, le=1, description="share of the step in which launches may run ahead")

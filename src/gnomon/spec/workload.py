@@ -25,7 +25,9 @@ class Workload(Noun):
         default="causal", description="causal counts half the attention FLOPs of full"
     )
     gradient_clipping: bool = True
-    stack: str = Field(default="gnomon", description="training software: a name of the catalog's stacks")
+    stack: str = Field(
+        default="gnomon", description="training software: a name of the catalog's stacks, or a file that describes one"
+    )
     attention_kernel: Literal["flash", "unfused"] | None = Field(default=None, description="default: the stack's")
     dropout: bool = Field(default=False, description="dropout after attention and feed-forward: masks to keep")
     expert_imbalance: float = Field(default=1.0, ge=1.0, description="tokens of the busiest expert over the mean")

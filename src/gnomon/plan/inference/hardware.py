@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from gnomon.errors import CatalogError, GnomonError, LayoutError, PlanError, did_you_mean
 from gnomon.plan.inference.evaluate import Serving, needed_memory, serve
-from gnomon.plan.inference.planner import check_serving, curve_batches, serving_layout, usable_bytes
+from gnomon.plan.inference.planner import check_serving, every_batch, serving_layout, usable_bytes
 from gnomon.plan.inference.workload import InferenceWorkload
 from gnomon.spec import ClusterSpec, FrozenMap, Layout, ModelSpec, Noun
 from gnomon.spec.catalog import list_clusters, load_cluster
@@ -130,7 +130,7 @@ def _least(
         if limit == 0:
             continue
         fitting.add(split)
-        found = serve(model, grown, layout, workload, curve_batches(limit))
+        found = serve(model, grown, layout, workload, every_batch(limit))
         choice = _choose(found, grown, layout, target, prices)
         if choice is not None and (best is None or _rank(choice) < _rank(best)):
             best = choice

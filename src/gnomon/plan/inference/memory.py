@@ -63,7 +63,7 @@ def rank_weights_bytes(cases: Cases, sizes: Bytes) -> Array:
         elements = n * k * held_copies(model, name)
         counted = counted + elements
         matrices = matrices + elements / _ways(cases, how, layers)
-    vectors = model.num_layers * model.layer_parameters + model.expert_parameters - counted
+    vectors = model.parameters - model.embedding_parameters - model.head_parameters - counted
     head = np.maximum(model.head_parameters, model.vocab * model.hidden)  # a tied head is a copy on its own stage
     one_stage = model.embedding_parameters + model.head_parameters
     end = np.where(split.pp > 1, np.maximum(model.embedding_parameters, head), one_stage)

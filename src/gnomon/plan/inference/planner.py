@@ -24,6 +24,7 @@ from gnomon.plan.parameters import count_parameters
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 
 SPLITS = ("dp", "tp", "pp", "ep", "expert_tp", "sequence_parallel")
+MOST_BATCHES = 4096
 CURVE_POINTS_WITHOUT_LIMIT = 1024
 
 
@@ -149,6 +150,13 @@ def curve_batches(limit: int | None) -> Array:
     most = CURVE_POINTS_WITHOUT_LIMIT if limit is None else limit
     batches = [2**i for i in range(most.bit_length())]
     return np.asarray(sorted({*batches, most} - {0}), dtype=np.float64)
+
+
+def every_batch(limit: int) -> Array:
+    """Return all batches that fit; beyond the first 4,096, as many at equal ratios."""
+    if limit <= MOST_BATCHES:
+        return np.arange(1.0, limit + 1.0)
+    return np.unique(np.round(np.geomspace(1.0, limit, MOST_BATCHES)))
 
 
 def _time(found: Pass) -> InferenceTime:

@@ -22,8 +22,14 @@ from gnomon.spec.device_rates import operand_dtype
 
 Row = Mapping[str, Any]
 NOT_CONFIGURATION = ("id", "config_group", "grade", "missing", "split")
-POSITIVE = ("n_accel", "hidden", "vocab", "seq_len", "gbs", "mbs", "accel_per_node", "n_heads")
-NOT_NEGATIVE = ("n_layers", "ffn_hidden", "n_kv_heads", "experts", "top_k", "tp", "pp", "cp", "ep", "peak_tflops_used")
+POSITIVE = (
+    "n_accel", "hidden", "vocab", "seq_len", "gbs", "mbs", "accel_per_node", "n_heads", "n_layers", "tp", "pp", "cp",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "ffn_hidden", "n_kv_heads", "experts", "top_k", "ep", "etp", "vp_or_interleave", "dp", "grad_accum",
+    "moe_ffn_hidden", "mtp_layers", "window", "peak_tflops_used",
+)  # fmt: skip
+LARGEST = 1e12  # of any number of a row: more is a slip of the pen, and overflows further on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +124,10 @@ def _check_numbers(row: Row) -> None:
         value = number(row, column)
         if value is not None and value < 0:
             raise PlanError(f"column {column} is {value:g}; it must not be negative")
+    for column in (*POSITIVE, *NOT_NEGATIVE):
+        value = number(row, column)
+        if value is not None and value > LARGEST:
+            raise PlanError(f"column {column} is {value:g}; it must be at most {LARGEST:g}")
 
 
 def _supported(cases: Cases) -> bool:

@@ -47,13 +47,29 @@ def list_stacks() -> tuple[str, ...]:
 
 
 def load_stack(name: str) -> StackSpec:
-    """Return the software stack `name`; raise CatalogError with the nearest name if there is none."""
+    """Return the software stack `name` of the catalog, or the one that a YAML or JSON file describes.
+
+    A file may name a stack of the catalog as its `base` and say only what differs. Raises CatalogError with the
+    nearest name if there is none, SpecError for a file that cannot be read.
+    """
+    if Path(name).suffix in (".yaml", ".yml", ".json"):
+        return _stack_from_file(Path(name))
+    return StackSpec.from_mapping(_stack_entry(name), where=f"catalog stack '{name}'")
+
+
+def _stack_from_file(path: Path) -> StackSpec:
+    stated = {"name": path.stem, **read_mapping(path)}
+    base = stated.pop("base", None)
+    return StackSpec.from_mapping({**(_stack_entry(base) if base else {}), **stated}, where=str(path))
+
+
+def _stack_entry(name: str) -> dict[str, Any]:
     entry = _read("stacks", name)
     for owner, constants in SHARED_FIELDS.items():
         if owner in entry:
             other = _read("stacks", entry[owner])
             entry = {**{field: other[field] for field in constants if field in other}, **entry}
-    return StackSpec.from_mapping(entry, where=f"catalog stack '{name}'")
+    return entry
 
 
 def load_accelerator(name: str) -> AcceleratorSpec:

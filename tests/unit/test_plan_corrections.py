@@ -1,0 +1,202 @@
+"""Figures worked out by hand for layouts that average layers, shortened tiers or rounded stages would get wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gnomon.errors import LayoutError, SpecError
+from gnomon.plan.planner import plan
+from gnomon.spec import ClusterSpec, Layout, ModelSpec, NetworkTier, Workload
+from gnomon.spec.catalog import load_cluster, load_model, load_stack
+
+H100 = load_cluster("dgx-h100", num_nodes=64)
+CORE = {"precision": "bf16", "stack": "megatron-core"}
+
+
+def stage(estimate, name):
+    return next(s for s in estimate.stages if s.name == name)
+
+
+def row(estimate, name):
+    return next((o for o in estimate.operators if o.name == name), None)
+
+
+@pytest.mark.parametrize("modules", [1, 3])
+def test_each_prediction_module_takes_the_time_of_a_layer_and_of_a_head(modules):
+    """A module is a layer, a projection of two hidden states, and the head again (arXiv 2412.19437, section 2.2)."""
+    asked = Workload(seq_len=4096, global_batch=512, micro_batch=1, **CORE)
+    layout = Layout(dp=64, ep=64)
+    model = load_model("deepseek-v3").model_copy(update={"num_layers": 4})
+    without, with_ = (plan(model.model_copy(update={"num_mtp_layers": n}), H100, layout, asked) for n in (0, modules))
+    assert row(with_, "expert up").calls == pytest.approx(row(without, "expert up").calls * (4 + modules) / 4)
+    assert row(with_, "head").calls == pytest.approx(row(without, "head").calls * (1 + modules))
+    projection = row(with_, "prediction module")
+    assert projection.flops == pytest.approx(8 * modules * 2 * 4096 * 7168 * 2 * 7168)
+    assert with_.time.communication_s > without.time.communication_s * (4 + modules) / 4 * 0.9
+    assert with_.mfu == pytest.approx(without.mfu, rel=0.1)
+
+
+def test_in_dualpipe_a_rank_does_half_its_work_in_the_stage_that_mirrors_its_own():
+    """The stage with head and prediction modules is paired with the first: their mean is the load of a rank."""
+    asked = Workload(seq_len=4096, global_batch=512, micro_batch=1, **CORE)
+    estimate = plan(load_model("deepseek-v3"), H100, Layout(dp=8, pp=16, ep=8, schedule="dualpipe"), asked)
+    assert estimate.time.bubble_s >= 0
+    assert estimate.pipeline.total_s < estimate.step_time_s
+    # (3 + 2) / 2 layers and half a prediction module
+    assert row(estimate, "qkv projection") is None
+    assert row(estimate, "query up").calls == pytest.approx(64 * (2.5 + 0.5))
+
+
+def test_ranks_that_share_experts_gather_what_they_were_sent():
+    """Mixtral: 8.39 MB per rank and all-to-all whatever expert_tp is; with ep=1 each token is gathered once."""
+    model, asked = load_model("mixtral-8x7b"), Workload(seq_len=4096, global_batch=128, micro_batch=1, **CORE)
+    tokens, wide = 4096 / 8, 4096 * 2
+    calls = 4 * 32 * 16
+    spread = row(plan(model, H100, Layout(dp=8, tp=8, ep=8), asked), "expert all-to-all")
+    both = row(plan(model, H100, Layout(dp=8, tp=8, ep=8, expert_tp=8), asked), "expert all-to-all")
+    shared = row(plan(model, H100, Layout(dp=8, tp=8, ep=1, expert_tp=8), asked), "expert all-to-all")
+    assert spread.traffic_bytes == pytest.approx(calls * tokens * 2 * wide)
+    met = 8 * (1 - (7 / 8) ** 2) / 2  # of the two experts' tokens on a rank those that differ
+    assert both.traffic_bytes == pytest.approx(calls * (tokens * 2 * wide + tokens * 8 * 2 * met * wide))
+    assert shared.traffic_bytes == pytest.approx(calls * tokens * 8 * wide)
+    assert shared.time_s > 0
+    assert shared.time_s < both.time_s
+
+
+def test_a_fourth_tier_is_crossed_and_a_fifth_refused():
+    h100 = load_cluster("dgx-h100")
+
+    def cluster(wan_bytes_per_s, more=()):
+        spans = ((8, 450e9), (128, 50e9), (256, 50e9), (512, wan_bytes_per_s), *more)
+        tiers = [
+            NetworkTier(name=f"tier {span}", span=span, bandwidth_bytes_per_s=rate, latency_s=1e-6, source="made up")
+            for span, rate in spans
+        ]
+        return ClusterSpec.from_mapping(
+            {**h100.to_mapping(), "num_nodes": 64, "tiers": [t.to_mapping() for t in tiers]}
+        )
+
+    model, asked = load_model("llama-2-7b"), Workload(seq_len=4096, global_batch=512, micro_batch=1, **CORE)
+    fast, slow = (plan(model, cluster(rate), Layout(dp=512), asked) for rate in (50e9, 0.1e9))
+    assert slow.step_time_s > fast.step_time_s + 1.0
+    with pytest.raises(SpecError, match="at most 4"):
+        cluster(1e9, more=((1024, 1e9),))
+
+
+@pytest.mark.parametrize(("pp", "vpp", "first", "middle"), [(16, 8, 7, 8), (16, 4, 7, 8), (8, 4, 15, 16)])
+def test_llama_3_405b_has_a_layer_less_on_the_first_and_the_last_stage(pp, vpp, first, middle):
+    """126 layers, interleaved (Llama 3, arXiv 2407.21783, section 3.3.2)."""
+    cluster = load_cluster("dgx-h100", num_nodes=32)
+    asked = Workload(seq_len=8192, global_batch=64, micro_batch=1, **CORE)
+    estimate = plan(load_model("llama-3.1-405b"), cluster, Layout(tp=8, pp=pp, vpp=vpp), asked)
+    assert stage(estimate, "first").num_layers == first
+    assert stage(estimate, "middle").num_layers == middle
+    assert stage(estimate, "last").num_layers == first
+
+
+def test_layers_are_never_split_between_stages():
+    """80 layers on 32 stages: some have 3, and these set the pace."""
+    cluster = load_cluster("dgx-h100", num_nodes=32)
+    asked = Workload(seq_len=4096, global_batch=256, micro_batch=1, **CORE)
+    some = plan(load_model("llama-2-70b"), cluster, Layout(tp=8, pp=32), asked)
+    model = load_model("llama-2-70b").model_copy(update={"num_layers": 96})
+    all_ = plan(model, cluster, Layout(tp=8, pp=32), asked)
+    assert {s.name: s.num_layers for s in some.stages} == {"first": 2, "middle": 3, "last": 2}
+    assert 0.9 < some.step_time_s / all_.step_time_s < 1.0  # its last stage has the head and a layer less
+    assert any("the largest are priced" in line for line in some.assumptions)
+
+
+def test_the_first_stage_has_the_leading_dense_layers():
+    """DeepSeek-V3: latent attention 187.1 M, dense feed-forward 396.4 M, embedding 926.7 M."""
+    cluster = load_cluster("dgx-h100", num_nodes=128)
+    asked = Workload(seq_len=4096, global_batch=1024, micro_batch=1, **CORE)
+    estimate = plan(load_model("deepseek-v3"), cluster, Layout(dp=64, pp=16, ep=64), asked)
+    first, middle = stage(estimate, "first"), stage(estimate, "middle")
+    assert (first.num_layers, middle.num_layers) == (3, 4)
+    attention = 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 * 128 * 256 + 128 * 128 * 7168
+    attention += 1536 + 512 + 2 * 7168
+    dense, expert = 3 * 7168 * 18432, 3 * 7168 * 2048
+    assert first.num_parameters == pytest.approx(3 * (attention + dense) + 129280 * 7168, rel=1e-4)
+    sparse = attention + expert + 256 * 7168 + 256 / 64 * expert
+    assert middle.num_parameters == pytest.approx(4 * sparse, rel=1e-4)
+
+
+def test_stages_of_any_schedule_hold_the_whole_model():
+    model, asked = load_model("deepseek-v2"), Workload(seq_len=4096, global_batch=256, micro_batch=1, **CORE)
+    for layout in (Layout(dp=8, pp=10, ep=8), Layout(dp=8, pp=4, ep=8), Layout(dp=8, pp=2, ep=8)):
+        estimate = plan(model, H100, layout, asked)
+        counts = {s.name: s for s in estimate.stages}
+        middle = counts["middle"].num_parameters * (layout.pp - 2) if layout.pp > 2 else 0.0
+        routed = 59 * 160 * 3 * 5120 * 1536
+        held = counts["first"].num_parameters + middle + counts["last"].num_parameters
+        assert held == pytest.approx(estimate.num_parameters - routed * 7 / 8, rel=1e-6)
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_attention_that_is_computed_again_exchanges_keys_again(recompute):
+    asked = Workload(seq_len=32768, global_batch=4, micro_batch=1, **CORE)
+    kept, again = (
+        plan(load_model("llama-3.1-8b"), H100, Layout(tp=8, cp=8, recompute=r), asked) for r in ("none", recompute)
+    )
+    exposed = [row(e, "context-parallel exchange").exposed_s for e in (kept, again)]
+    assert exposed[1] > exposed[0]
+
+
+def test_a_window_alone_is_that_of_all_layers():
+    base = load_model("mistral-7b").to_mapping()
+    alone = {k: v for k, v in base.items() if k != "num_sliding_window_layers"}
+    assert ModelSpec.from_mapping(alone).num_sliding_window_layers == 32
+    with pytest.raises(SpecError, match="set both or neither"):
+        ModelSpec.from_mapping({**base, "sliding_window": None, "num_sliding_window_layers": 4})
+
+
+def test_megatron_pads_the_vocabulary_and_others_do_not():
+    asked = {"seq_len": 1024, "global_batch": 8, "micro_batch": 8, "precision": "bf16"}
+    core = plan(load_model("gpt2"), H100, Layout(tp=4), Workload(**asked, stack="megatron-core"))
+    eager = plan(load_model("gpt2"), H100, Layout(tp=4), Workload(**asked, stack="fsdp"))
+    assert row(core, "head").flops == pytest.approx(2 * 8 * 1024 * 768 * 12672)  # ceil(50257 / 512) x 128
+    assert row(eager, "head").flops == pytest.approx(2 * 8 * 1024 * 768 * 50257 / 4)
+    assert core.model_flops == eager.model_flops
+
+
+def test_hfu_counts_a_head_that_is_not_computed_again():
+    asked = Workload(seq_len=4096, global_batch=8, micro_batch=1, **CORE)
+    estimate = plan(load_model("llama-3.2-1b"), H100, Layout(recompute="full"), asked)
+    forward = 16 * (2 * (2048 * 3072 + 2048 * 2048 + 3 * 2048 * 8192) + 2 * 2 * 4096 / 2 * 2048)
+    padded = np.ceil(128256 / 128) * 128
+    assert estimate.hfu / estimate.mfu == pytest.approx(1 + forward / 3 / (forward + 2 * padded * 2048), rel=1e-6)
+
+
+def test_latent_attention_keeps_values_as_wide_as_they_are():
+    asked = {"seq_len": 4096, "global_batch": 512, "micro_batch": 1, "precision": "bf16"}
+    layout = Layout(dp=64, ep=64)
+    core = plan(load_model("deepseek-v3"), H100, layout, Workload(**asked, stack="megatron-core"))
+    assert core.activation_tensors["values"] == 4096 * 128 * 128 * 2
+    assert core.activation_tensors["keys"] == 4096 * 128 * 192 * 2
+
+
+def test_a_stack_from_a_file_says_what_differs(tmp_path):
+    path = tmp_path / "half-moments.yaml"
+    path.write_text("base: megatron-core\nmoment_bytes: 2\ngradient_bytes: 2\noverlap_data: 0.0\n")
+    stack = load_stack(str(path))
+    assert stack.name == "half-moments"
+    assert stack.dispatch_s == load_stack("megatron-core").dispatch_s
+    asked = {"seq_len": 4096, "global_batch": 8, "micro_batch": 1, "precision": "bf16"}
+    plain, half = (
+        plan(load_model("llama-2-7b"), H100, Layout(dp=8), Workload(**asked, stack=s))
+        for s in ("megatron-core", str(path))
+    )
+    assert half.memory.optimizer_bytes == pytest.approx(plain.memory.optimizer_bytes * 8 / 12)
+    assert half.memory.gradients_bytes == pytest.approx(plain.memory.gradients_bytes / 2)
+    assert "moments in 16 bits each" in half.assumptions[0]
+    path.write_text("base: megatron-core\nmoment_byts: 2\n")
+    with pytest.raises(SpecError, match="Did you mean 'moment_bytes'"):
+        load_stack(str(path))
+
+
+def test_the_nearest_degrees_of_ulysses_are_those_of_the_product():
+    asked = Workload(seq_len=4096, global_batch=1, micro_batch=1, **CORE)
+    layout = Layout(tp=8, cp=3, context_parallel="all_to_all")
+    with pytest.raises(LayoutError, match=r"nearest values that divide: tp x cp=16 or tp x cp=32"):
+        plan(load_model("llama-2-7b"), load_cluster("dgx-h100", num_nodes=3), layout, asked)
