@@ -8,13 +8,13 @@ import json
 import os
 import shutil
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from forked_tasks import do_each
 from gnomon.launch.rank_errors import report_rank_error
 from gnomon.train.config import GPTTrainingConfig
 from gnomon.train.gpt_trainer import GPTTrainer
@@ -42,32 +42,18 @@ class RecordingTrainer(GPTTrainer):
 
 
 def main() -> None:
-    """Do each task in a process forked from this one, which has imported torch: that takes longer than the task."""
+    """Do the tasks in the file named on the command line; raise SystemExit when one fails."""
     with report_rank_error():
-        tasks = Path(sys.argv[1])
-        for index, task in enumerate(json.loads(tasks.read_text(encoding="utf-8"))):
-            store = tasks.with_name(f"{tasks.stem}-{index}.store")
-            pid = os.fork()
-            if pid == 0:
-                os._exit(_do(task, store))
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            if code != 0:
-                raise RuntimeError(f"{task['out']} failed with {code}")
+        path = Path(sys.argv[1])
+        do_each(json.loads(path.read_text(encoding="utf-8")), _do, path)
 
 
-def _do(task: dict[str, Any], store: Path) -> int:
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+def _do(task: dict[str, Any]) -> None:
     config = GPTTrainingConfig.load(task["config"])
-    try:
-        if rank == 0 and task["copy_from"] is not None:
-            shutil.copytree(task["copy_from"], config.run_dir)
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-        record(config, Path(task["out"]))
-        dist.destroy_process_group()
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
+    if os.environ["RANK"] == "0" and task["copy_from"] is not None:
+        shutil.copytree(task["copy_from"], config.run_dir)
+    dist.barrier()
+    record(config, Path(task["out"]))
 
 
 def record(config: GPTTrainingConfig, out: Path) -> None:

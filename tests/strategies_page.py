@@ -21,8 +21,8 @@ PAGE = ROOT / "docs" / "strategies.md"
 SUITE = "tests/conformance/test_training_conformance.py"
 BEGIN, END = "<!-- measured: python tests/strategies_page.py -->\n", "<!-- end of measured -->\n"
 HEAD = """\
-| strategy (ranks) | largest difference from one process | difference after kill -9 | checkpoint also loads on | time |
-|---|---|---|---|---|
+| strategy (ranks) | largest difference from one process | difference after kill -9 | checkpoint also loads on |
+|---|---|---|---|
 """
 
 
@@ -45,7 +45,7 @@ def measure(file: Path) -> None:
 
 def _row(name: str, row: Mapping[str, Any]) -> str:
     ranks = ", ".join(map(str, row["loaded_on"]))
-    return f"| {name} | {_number(row['difference'])} | {_number(row['resumed'])} | {ranks} | {row['seconds']:.0f} s |\n"
+    return f"| {name} | {_number(row['difference'])} | {_number(row['resumed'])} | {ranks} |\n"
 
 
 def _number(value: float) -> str:

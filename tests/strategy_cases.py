@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,18 +111,30 @@ def write_task(case: Case, folder: Path, run: str, record: str, **changes: Any) 
     return path
 
 
-def launch(case: Case, task: Path) -> None:
-    """Run the task in the ranks of the case; raise what its launcher raises."""
+def launch(case: Case, *tasks: Path) -> None:
+    """Run the tasks in the ranks of the case; raise what its launcher raises."""
     run = run_ranks_on_ray if case.launcher == "ray" else run_ranks
     run(
         RankJob(
             module=WORKER,
-            arguments=(str(task),),
-            log_dir=task.with_suffix(""),
+            arguments=tuple(map(str, tasks)),
+            log_dir=tasks[0].with_suffix(""),
             ranks=case.ranks,
             threads_per_rank=1,
         )
     )
+
+
+def launch_all(tasks: Sequence[tuple[Case, Path]]) -> None:
+    """Run every task in the ranks of its case; those whose ranks torch.distributed can start anew share them."""
+    shared: dict[int, list[tuple[Case, Path]]] = {}
+    for case, task in tasks:
+        if case.ranks == 1 or case.launcher == "ray" or case.strategy["name"] == "horovod":
+            launch(case, task)
+        else:
+            shared.setdefault(case.ranks, []).append((case, task))
+    for together in shared.values():
+        launch(together[0][0], *(task for _, task in together))
 
 
 def read_parts(folder: Path, step: int, ranks: int, kind: str = "") -> list[Parts]:

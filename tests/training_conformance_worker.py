@@ -1,4 +1,4 @@
-"""`python -m training_conformance_worker TASK.json`: one rank that trains, writes down what it holds, and may die."""
+"""`python -m training_conformance_worker TASK.json...`: a rank that trains, writes down what it holds, and may die."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from forked_tasks import do_each
 from gnomon.launch.rank_errors import report_rank_error
 from gnomon.train.agreement import StopAgreement
 from gnomon.train.config import GPTTrainingConfig
@@ -71,9 +72,14 @@ def train_task(path: Path) -> None:
 
 
 def main() -> None:
-    """Do the task in the file named on the command line; raise SystemExit when that fails."""
+    """Do the tasks in the files named on the command line, several in forks; raise SystemExit when one fails."""
+    paths = [Path(argument) for argument in sys.argv[1:]]
     with report_rank_error():
-        train_task(Path(sys.argv[1]))
+        if len(paths) == 1:
+            train_task(paths[0])
+        else:
+            names = {json.loads(path.read_text(encoding="utf-8"))["config"]["strategy"]["name"] for path in paths}
+            do_each(paths, train_task, paths[0], names & {"deepspeed"})
 
 
 def _named(prefix: str, value: Any) -> list[tuple[str, Tensor]]:

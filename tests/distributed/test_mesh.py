@@ -140,7 +140,7 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, uncovered_children: None) -> Runs:
     """Everything trained: whole, continued from one process and from another layout."""
     runs = Runs(tmp_path_factory.mktemp("mesh"))
     for model in MODELS:
