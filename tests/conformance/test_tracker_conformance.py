@@ -49,12 +49,13 @@ class MLflowServer:
         self.start()
 
     def start(self) -> None:
+        uncovered = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/m.db",
                  "--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1",
                  "--port", str(self.port), "--workers", "1"],
-                stdout=log, stderr=log, start_new_session=True,
+                stdout=log, stderr=log, start_new_session=True, env=uncovered,
             )  # fmt: skip
         for _ in range(10 * STARTS_WITHIN_S):
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
