@@ -45,29 +45,26 @@ def problem(name: str, accelerators: int) -> tuple[ModelSpec, object, Workload, 
 def speed(name: str, accelerators: int) -> str:
     model, cluster, workload, space = problem(name, accelerators)
     evaluator = Evaluator(model, cluster, workload, space, accelerators)
-    evaluated = rejected = 0
-    worst = 0.0
-    began = time.perf_counter()
-    blocks = [evaluator.block(*block) for block in _blocks(space)[:1]]
-    began = time.perf_counter()
+    batches = list(evaluator.batches(*_blocks(space)[0]))
+    evaluator.rejected.clear()
+    evaluated, began = 0, time.perf_counter()
     for block in _blocks(space):
-        done = evaluator.block(*block)
-        evaluated += done.evaluated
-        rejected += sum(done.rejected.values())
+        evaluated += sum(batch.numbers.size for batch in evaluator.batches(*block))
         if time.perf_counter() - began > 30.0:
             break
     seconds = time.perf_counter() - began
-    worst = difference(model, cluster, workload, space, accelerators, blocks)
+    rejected = evaluator.rejected.total()
+    worst = difference(model, cluster, workload, space, accelerators, batches)
     return (
         f"| {name} | {accelerators} | {space.size:,} | {evaluated:,} | {rejected:,} | {seconds:.2f} "
         f"| **{evaluated / seconds:,.0f}** | {(evaluated + rejected) / seconds:,.0f} | {worst:.1e} |"
     )
 
 
-def difference(model, cluster, workload, space, accelerators, blocks) -> float:  # type: ignore[no-untyped-def]
+def difference(model, cluster, workload, space, accelerators, batches) -> float:  # type: ignore[no-untyped-def]
     """Return the largest relative difference of time and memory between the search and the scalar path."""
     random, worst = np.random.default_rng(0), 0.0
-    for batch in (b for block in blocks for b in block.batches):
+    for batch in batches:
         shape = batch.numbers.shape
         for place in random.integers(0, batch.numbers.size, 5):
             layout, asked = space.layout(int(batch.numbers.reshape(-1)[place]), accelerators, workload)

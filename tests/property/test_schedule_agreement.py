@@ -81,8 +81,6 @@ def assert_consistent(schedule: str, problem: dict, cost, run: Timeline) -> None
     pp = problem["pp"]
     held = in_flight(SCHEDULES.index(schedule), pp, problem["vpp"], problem["micro_batches"], np.arange(pp))
     assert held.tolist() == list(run.in_flight)
-    assert cost.in_flight_first[0] == run.in_flight[0]
-    assert cost.in_flight_last[0] == run.in_flight[-1]
     assert cost.busy_s[0] + cost.bubble_s[0] + cost.send_s[0] == pytest.approx(cost.total_s[0])
     work = np.zeros(pp)
     for span in run.spans:
@@ -154,5 +152,5 @@ def test_a_batch_gives_what_its_scalars_give(seed):
     for i in range(40):
         one = [StageTimes(**{name: getattr(s, name)[i : i + 1] for name in PASSES}) for s in stages]
         alone = pipeline_cost(code[i], pp[i], 1, micro_batches[i], *one, 0.05)
-        for field in ("total_s", "busy_s", "send_s", "unsynchronised_s", "in_flight_first", "in_flight_last"):
+        for field in ("total_s", "busy_s", "send_s", "unsynchronised_s"):
             assert getattr(batch, field)[i] == pytest.approx(getattr(alone, field)[0], rel=1e-12, abs=1e-12)

@@ -20,15 +20,15 @@ PLAIN = {"zero_stage": (0,), "micro_batch": (1, 2), "sequence_parallel": (True,)
 def costs(ranks: int, **axes):
     """Return (step time, peak memory) of each candidate that runs, and how many are rejected by reason."""
     space = SearchSpace(**{"tp": (1,), "pp": (1,), **PLAIN, **axes})
-    block = Evaluator(MODEL, CLUSTER, WORKLOAD, space, ranks).block(0, space.num_states)
+    evaluator = Evaluator(MODEL, CLUSTER, WORKLOAD, space, ranks)
     found = []
-    for batch in block.batches:
+    for batch in evaluator.batches(0, space.num_states):
         values = (batch.evaluation.step_time_s, batch.evaluation.peak_memory_bytes)
         flat = (np.broadcast_to(value, batch.numbers.shape).reshape(-1).tolist() for value in values)
         found += list(zip(*flat, strict=True))
         for number in batch.numbers.reshape(-1).tolist():
             plan(MODEL, CLUSTER, *space.layout(number, ranks, WORKLOAD))  # the planner takes it too
-    return sorted(found), block.rejected
+    return sorted(found), evaluator.rejected
 
 
 @pytest.mark.parametrize("stages", [(1,), (2,), (3,), (1, 3), (3, 2), (0, 3)])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
 from gnomon.plan.communication import exposed_s, stage_send_s
-from gnomon.plan.flops import step_flops
+from gnomon.plan.flops import step_tokens
 from gnomon.plan.layer_work import LayerWork, layer_work
 from gnomon.plan.memory import MemoryTerms, stage_memory
 from gnomon.plan.price import PASSES, PricedOperator, total
@@ -135,7 +135,7 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         memory=stage_memory(cases, work.bytes, state.bytes),
         memory_overhead=cases.storage.memory_overhead,
         framework_bytes=cases.storage.framework_bytes,
-        model_flops=step_flops(cases),
+        model_flops=step_tokens(cases) * work.token_flops,
     )
 
 
@@ -264,9 +264,11 @@ def _slowest(stages: list[StageWork]) -> tuple[NDArray[np.intp], Array]:
 def _pick(busiest: NDArray[np.intp], stages: list[StageWork]) -> StageWork:
     """Return the work of the slowest stage of each case."""
 
+    is_first, is_middle = busiest == 0, busiest == 1
+
     def pick(values: list[Array]) -> Array:
         first, middle, last = values
-        return np.where(busiest == 0, first, np.where(busiest == 1, middle, last))
+        return np.where(is_first, first, np.where(is_middle, middle, last))
 
     fields = {name: pick([getattr(s, name) for s in stages]) for name in StageWork._fields if name != "passes"}
     return StageWork(passes={name: pick([s.passes[name] for s in stages]) for name in PASSES}, **fields)

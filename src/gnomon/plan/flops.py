@@ -29,21 +29,18 @@ def attention_flops(batch: ArrayLike, seq_len: ArrayLike, query_size: int, causa
     return full / 2.0 if causal else full
 
 
-def step_flops(cases: Cases) -> Array:
-    """Return forward and backward FLOPs of one step over all ranks, without recomputation.
-
-    Backward counts twice the forward; of routed experts those that a token is sent to; attention over the tokens
-    that its mask and windows leave (half the square when causal). Embedding lookups and elementwise work count
-    nothing. One multi-token-prediction module counts as one layer, its projection and the head.
-    """
-    tokens = cases.micro_batch * cases.accumulation * cases.split.dp * cases.seq_len
-    return tokens * model_flops_per_token(cases.model, cases.seq_len, cases.causal, cases.encoder_seq_len)
+def step_tokens(cases: Cases) -> Array:
+    """Return the tokens of one step over all ranks; those that an encoder reads are not among them."""
+    return cases.micro_batch * cases.accumulation * cases.split.dp * cases.seq_len
 
 
 def model_flops_per_token(model: ModelSizes, seq_len: Array, causal: Array, encoder_seq_len: Array = NONE) -> Array:
-    """Return forward and backward FLOPs of one token in sequences of `seq_len`.
+    """Return forward and backward FLOPs of one token in sequences of `seq_len`, without recomputation.
 
-    Where an encoder reads `encoder_seq_len` tokens per sequence, a token of the decoder carries its share of them.
+    Backward counts twice the forward; of routed experts those that a token is sent to; attention over the tokens
+    that its mask and windows leave (half the square when causal). Embedding lookups and elementwise work count
+    nothing. One multi-token-prediction module counts as one layer, its projection and the head. Where an encoder reads
+    `encoder_seq_len` tokens per sequence, a token of the decoder carries its share of them.
     """
     read, encoder = encoder_seq_len / seq_len, model.encoder_layers
     decoder = model.num_layers - encoder

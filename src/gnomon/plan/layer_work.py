@@ -13,6 +13,7 @@ import numpy as np
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
 from gnomon.plan.communication import exposed_s, layer_traffic
+from gnomon.plan.flops import model_flops_per_token
 from gnomon.plan.memory import LayerBytes, layer_bytes
 from gnomon.plan.operators import micro_batch_operators
 from gnomon.plan.price import PricedOperator, Work, price, work_at
@@ -28,7 +29,7 @@ class LayerWork:
     `waits[pass]` is what a layer waits for its tensor-, context- and expert-parallel collectives in the forward and
     the backward pass, `waits[pass]["paired"]` what it waits for its experts where a schedule pairs passes so that one
     computes while the other sends, `collectives` how many it launches per pass. `data_s` is the host's time to make
-    the micro-batch.
+    the micro-batch. `token_flops` are the model's FLOPs per token.
     """
 
     operators: tuple[PricedOperator, ...]
@@ -38,6 +39,7 @@ class LayerWork:
     waits: dict[str, dict[str, Array]]
     collectives: Array
     data_s: Array
+    token_flops: Array
     bytes: LayerBytes
 
 
@@ -65,6 +67,7 @@ def layer_work(cases: Cases) -> LayerWork:
         waits=waits,
         collectives=traffic.calls,
         data_s=_data_s(cases),
+        token_flops=model_flops_per_token(cases.model, cases.seq_len, cases.causal, cases.encoder_seq_len),
         bytes=layer_bytes(cases),
     )
 

@@ -31,12 +31,24 @@ class Network:
             none = (array(1.0),) * NUM_TIERS
             return cls(span=none, bandwidth=none, latency_s=(array(0.0),) * NUM_TIERS)
         inner, outer = (cluster.rates.link, cluster.rates.network) if cluster.rates else (1.0, 1.0)
-        padded = tiers + [tiers[-1]] * (NUM_TIERS - len(tiers))
         return cls(
-            span=tuple(array(t.span) for t in padded),
-            bandwidth=tuple(array(t.bandwidth_bytes_per_s * (inner if t is tiers[0] else outer)) for t in padded),
-            latency_s=tuple(array(t.latency_s) for t in padded),
+            span=padded([array(t.span) for t in tiers]),
+            bandwidth=padded([array(t.bandwidth_bytes_per_s * (outer if i else inner)) for i, t in enumerate(tiers)]),
+            latency_s=padded([array(t.latency_s) for t in tiers]),
         )
+
+    @property
+    def distinct(self) -> range:
+        """Places of the tiers before the last one is repeated."""
+        count = NUM_TIERS
+        while count > 1 and self.span[count - 1] is self.span[count - 2]:
+            count -= 1
+        return range(count)
+
+
+def padded(tiers: list[Array]) -> tuple[Array, ...]:
+    """Return as many entries as a `Network` has tiers: the last one as often as it takes."""
+    return tuple(tiers) + (tiers[-1],) * (NUM_TIERS - len(tiers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +71,10 @@ def group(network: Network, ranks: Array, stride: Array) -> Group:
     inside = np.ones_like(ranks * stride)
     bandwidth = np.full_like(inside, np.inf)
     steps_s, tree_s = np.zeros_like(inside), np.zeros_like(inside)
-    for tier in range(NUM_TIERS):
+    for tier in network.distinct:
         span = network.span[tier]
         # the last tier connects everything; checks of the layout refuse what it cannot reach
-        reach = ranks if tier == NUM_TIERS - 1 else np.clip(np.floor(span / stride), 1.0, ranks)
+        reach = ranks if tier == network.distinct[-1] else np.clip(np.floor(span / stride), 1.0, ranks)
         reach = np.maximum(reach, inside)
         crosses = reach > inside
         domains = np.ceil(reach / inside)
@@ -104,8 +116,8 @@ def all_to_all_s(
     """
     time, inside = np.zeros_like(size_bytes * ranks), np.ones_like(ranks * stride)
     latency = np.zeros_like(time)
-    for tier in range(NUM_TIERS):
-        reach = ranks if tier == NUM_TIERS - 1 else np.clip(np.floor(network.span[tier] / stride), 1.0, ranks)
+    for tier in network.distinct:
+        reach = ranks if tier == network.distinct[-1] else np.clip(np.floor(network.span[tier] / stride), 1.0, ranks)
         reach = np.maximum(reach, inside)
         domains = np.maximum(ranks / inside, 1.0)
         distinct = domains / copies * (1.0 - (1.0 - 1.0 / domains) ** copies)

@@ -25,9 +25,8 @@ _BLOCK = 16384  # cases evaluated together: their intermediate arrays stay in th
 class PipelineCost:
     """What the pipeline of one optimizer step costs, without data-parallel reduction and optimizer.
 
-    All are seconds, except `in_flight_*`: micro-batches whose activations (of one rank's whole stage) a rank holds at
-    most. `unsynchronised_s` is the time from step to step when no rank waits for the others at the optimizer, as with
-    the post-validation of arXiv 2401.10241 (section 4).
+    All are seconds. `unsynchronised_s` is the time from step to step when no rank waits for the others at the
+    optimizer, as with the post-validation of arXiv 2401.10241 (section 4).
     """
 
     total_s: Array
@@ -35,8 +34,6 @@ class PipelineCost:
     bubble_s: Array
     send_s: Array
     unsynchronised_s: Array
-    in_flight_first: Array
-    in_flight_last: Array
 
 
 def schedule_index(name: str) -> int:
@@ -114,7 +111,7 @@ def _forms() -> Iterator[tuple[int, ClosedForm]]:
     yield from ((SCHEDULES.index(name), form) for name, form in CLOSED_FORMS.items())
 
 
-_FIELDS = ("total_s", "busy_s", "bubble_s", "send_s", "unsynchronised_s", "in_flight_first", "in_flight_last")
+_FIELDS = ("total_s", "busy_s", "bubble_s", "send_s", "unsynchronised_s")
 
 
 def _blocks(code: Integers) -> Iterator[tuple[int, Integers | slice]]:
@@ -144,9 +141,7 @@ def _cost(index: int, p: Array, v: Array, m: Array, *seconds: Array) -> tuple[Ar
     total, own_s, found = form.duration(case)
     free = form.duration(replace(case, send_s=np.zeros_like(p))).total_s if found is None else found
     total, own_s, free = (np.where(alone, busy, x) for x in (total, own_s, free))
-    zero = np.zeros_like(p)
-    held = form.in_flight(p, v, m, zero), form.in_flight(p, v, m, p - 1)
-    return total, busy, free - busy, total - free, own_s, *held
+    return total, busy, free - busy, total - free, own_s
 
 
 def _check(code: Integers, p: Integers, v: Integers, m: Integers) -> None:

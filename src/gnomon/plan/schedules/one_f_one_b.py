@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gnomon.plan.arrays import take
 from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration, largest, slowest_stage_s, when
 from gnomon.plan.schedules.program import Exchange, Operation, Program
 
@@ -122,9 +123,12 @@ def interleaved_total_s(case: Case) -> Array:
 def _duration(case: Case) -> Duration:
     """Return the seconds of a step, interleaved where a rank holds more than one chunk."""
     plain = case.vpp == 1
-    total = one_f_one_b_total_s(case)
-    if not plain.all():
-        total = np.where(plain, total, interleaved_total_s(case))
+    if plain.all():
+        total = one_f_one_b_total_s(case)
+    else:
+        total = np.empty_like(case.pp)
+        for here, formula in ((plain, one_f_one_b_total_s), (~plain, interleaved_total_s)):
+            total[here] = formula(take(case, np.flatnonzero(here)))
     return Duration(total, total)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.spec.catalog import load_stack
 from gnomon.spec.layout import SCHEDULES
 
+CANDIDATES_TOGETHER = 32_768  # evaluated at once: their intermediate arrays stay in the cache
 T = TypeVar("T")
 
 
@@ -35,24 +37,12 @@ class Batch:
     evaluation: Evaluation
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """The candidates of a range of states: those that can run, and how many cannot, by reason."""
-
-    batches: tuple[Batch, ...]
-    rejected: dict[str, int]
-
-    @property
-    def evaluated(self) -> int:
-        """Number of candidates that were evaluated."""
-        return sum(batch.numbers.size for batch in self.batches)
-
-
 class Evaluator:
-    """Prices blocks of candidates of one model, cluster, batch and number of accelerators.
+    """Prices candidates of one model, cluster, batch and number of accelerators.
 
     Layers and states are priced once for all candidates that share them; what differs between candidates of one state
-    is an axis of its own, so that most of the arithmetic happens once per state.
+    is an axis of its own, so that most of the arithmetic happens once per state. `rejected` counts those that cannot
+    run, by reason, of all ranges that were asked for.
     """
 
     def __init__(
@@ -62,36 +52,33 @@ class Evaluator:
         single = workload.model_copy(update={"micro_batch": 1})
         self.template = Cases.of(model, cluster, Layout(), single, load_stack(workload.stack))
         self.runs = np.arange(space.count(RUN), dtype=np.int64)
+        self.rejected: Counter[str] = Counter()
 
-    def block(self, start: int, stop: int) -> Block:
-        """Return the candidates of the states number `start` to `stop` - 1, evaluated where they can run."""
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yield the candidates of the states number `start` to `stop` - 1 that can run, evaluated."""
         space = self.space
         states = np.arange(start, stop, dtype=np.int64)
         axes = self._axes(space.digits(states, SHARED))
         alive, rejected = rejections(state_rules(axes, self.model, self.workload, self.num_ranks), states.size)
-        rejected = {reason: count * space.count(OUTER) for reason, count in rejected.items()}
+        self.rejected.update({reason: count * space.count(OUTER) for reason, count in rejected.items()})
         states = states[alive]
         if states.size == 0:
-            return Block(batches=(), rejected=rejected)
+            return
         layers, of_state = _distinct(states // space.count(STATE))
         first = layers * space.count(STATE)
         layer = replace(layer_work(self._cases(space.digits(first, SHARED))), operators=())
-        batches, priced = [], dict[str, StateWork]()
+        priced: dict[str, StateWork] = {}
         for place, schedule in enumerate(space.schedule):
-            able = self._able(states, schedule, rejected)
-            if able.size:
-                state = self._state(states, schedule, priced)
-                batches.append(
-                    Batch(
-                        numbers=(states[able] * len(space.schedule) + place)[:, None] * self.runs.size + self.runs,
-                        evaluation=compose(
-                            self._runs(states[able], schedule),
-                            _columns(layer, of_state[able]),
-                            _columns(state, able),
-                        ),
-                    )
+            able = self._able(states, schedule)
+            if able.size == 0:
+                continue
+            state = self._state(states, schedule, priced)
+            for some in np.array_split(able, -(-able.size * self.runs.size // CANDIDATES_TOGETHER)):
+                evaluation = compose(
+                    self._runs(states[some], schedule), _columns(layer, of_state[some]), _columns(state, some)
                 )
-        return Block(batches=tuple(batches), rejected=rejected)
+                numbers = (states[some] * len(space.schedule) + place)[:, None] * self.runs.size + self.runs
+                yield Batch(numbers=numbers, evaluation=evaluation)
 
     def _state(self, states: Integers, schedule: str, priced: dict[str, StateWork]) -> StateWork:
         """Return the work of the states under a schedule; `priced` keeps it for those that place the model alike."""
@@ -103,15 +90,14 @@ class Evaluator:
             priced[placement] = replace(state_work(replace(cases, split=scheduled)), operators=())
         return priced[placement]
 
-    def _able(self, states: Integers, schedule: str, rejected: dict[str, int]) -> NDArray[np.intp]:
+    def _able(self, states: Integers, schedule: str) -> NDArray[np.intp]:
         """Return the places of the states that a schedule can run; count the others."""
         axes = self._axes(self.space.digits(states, SHARED))
         micro_batches = self.workload.global_batch * axes["tp"] * axes["pp"] * axes["cp"]
         micro_batches = micro_batches // (self.num_ranks * axes["micro_batch"])
         axes["schedule"] = np.asarray(SCHEDULES.index(schedule))
         alive, failed = rejections(run_rules(axes, micro_batches), states.size)
-        for reason, number in failed.items():
-            rejected[reason] = rejected.get(reason, 0) + number * self.runs.size
+        self.rejected.update({reason: number * self.runs.size for reason, number in failed.items()})
         return np.flatnonzero(alive)
 
     def _axes(self, digits: Mapping[str, Integers]) -> dict[str, Integers]:

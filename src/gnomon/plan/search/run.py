@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from gnomon.errors import PlanError
 from gnomon.plan.planner import plan
-from gnomon.plan.search.batch import Block, Evaluator
+from gnomon.plan.search.batch import Batch, Evaluator
 from gnomon.plan.search.collect import Best, Front
 from gnomon.plan.search.explain import compare
 from gnomon.plan.search.result import Candidate, Objective, Ranked, SearchResult
@@ -17,7 +18,7 @@ from gnomon.plan.search.space import OUTER, SearchSpace, default_space
 from gnomon.spec import ClusterSpec, ModelSpec, Workload
 from gnomon.units import format_bytes
 
-CANDIDATES_PER_BLOCK = 1_000_000
+CANDIDATES_PER_BLOCK = 4_000_000  # whose states are priced together
 SECONDS_PER_HOUR = 3600.0
 Progress = Callable[[int, int], None]
 
@@ -52,21 +53,20 @@ def search(
     }
     _check_offloading(spaces.values(), cluster)
     total, done = sum(s.size for s in spaces.values()), 0
-    rejected: dict[str, int] = {}
+    rejected: Counter[str] = Counter()
     found: list[Candidate] = []
     evaluated = fitting = 0
     for count, one in spaces.items():
         evaluator = Evaluator(model, cluster, workload, one, count)
         best, front = Best(top), Front()
         for start, stop in _blocks(one):
-            block = evaluator.block(start, stop)
-            evaluated += block.evaluated
-            fitting += _collect(block, objective, limit, best, front)
-            for reason, many in block.rejected.items():
-                rejected[reason] = rejected.get(reason, 0) + many
+            for batch in evaluator.batches(start, stop):
+                evaluated += batch.numbers.size
+                fitting += _collect(batch, objective, limit, best, front)
             done += (stop - start) * one.count(OUTER)
             if progress is not None:
                 progress(done, total)
+        rejected.update(evaluator.rejected)
         kept = np.unique(np.concatenate([best.numbers, front.numbers]))
         found += [_candidate(model, cluster, one, int(n), count, workload, price_per_accelerator_hour) for n in kept]
     if evaluated == 0:
@@ -128,19 +128,16 @@ def _blocks(space: SearchSpace) -> list[tuple[int, int]]:
     return [(start, min(start + length, space.num_states)) for start in range(0, space.num_states, length)]
 
 
-def _collect(block: Block, objective: Objective, limit: float, best: Best, front: Front) -> int:
-    """Put the candidates of a block that fit into the collections; return how many fit."""
-    fitting = 0
-    for batch in block.batches:
-        shape = batch.numbers.shape
-        memory = np.broadcast_to(batch.evaluation.peak_memory_bytes, shape)
-        fits = memory <= limit
-        fitting += int(np.count_nonzero(fits))
-        times = np.broadcast_to(batch.evaluation.step_time_s, shape)[fits]
-        numbers, memory = batch.numbers[fits], memory[fits]
-        best.add(memory if objective == "memory" else times, numbers)
-        front.add(times, memory, numbers)
-    return fitting
+def _collect(batch: Batch, objective: Objective, limit: float, best: Best, front: Front) -> int:
+    """Put the candidates that fit into the collections; return how many fit."""
+    shape = batch.numbers.shape
+    memory = np.broadcast_to(batch.evaluation.peak_memory_bytes, shape)
+    fits = memory <= limit
+    times = np.broadcast_to(batch.evaluation.step_time_s, shape)[fits]
+    numbers, memory = batch.numbers[fits], memory[fits]
+    best.add(memory if objective == "memory" else times, numbers)
+    front.add(times, memory, numbers)
+    return int(numbers.size)
 
 
 def _candidate(

@@ -17,7 +17,7 @@ from gnomon.plan.cases import Cases
 from gnomon.plan.communication import exposed_s, gradient_reduction_s
 from gnomon.plan.evaluate import Evaluation, evaluate
 from gnomon.plan.memory import activation_tensors
-from gnomon.plan.network import NUM_TIERS, Network
+from gnomon.plan.network import Network, padded
 from gnomon.plan.schedule import in_flight, supported
 from gnomon.plan.stages import STAGES, stage_layers
 from gnomon.plan.training_3d.problem import Datacentres, Problem
@@ -136,11 +136,6 @@ def _parts(cases: Cases, index: int) -> tuple[Array, Array, Array]:
     return bandwidth, whole[index] - bandwidth, whole[1] if index == 0 else np.zeros(1)
 
 
-def _outermost(*tiers: Array) -> tuple[Array, ...]:
-    """Return as many tiers as a `Network` has: the last one as often as it takes."""
-    return tiers + (tiers[-1],) * (NUM_TIERS - len(tiers))
-
-
 def _network(datacentres: Datacentres, problem: Problem, cases: Cases) -> Network:
     """Return the network that a data-parallel group sees: node, site, and the links between sites.
 
@@ -153,9 +148,9 @@ def _network(datacentres: Datacentres, problem: Problem, cases: Cases) -> Networ
     achieved = inner.bandwidth[-1] / problem.cluster.tiers[-1].bandwidth_bytes_per_s
     share = datacentres.bandwidth_bytes_per_s * achieved / (layout.num_ranks / datacentres.count)
     return Network(
-        span=_outermost(np.minimum(inner.span[0], stage_ranks), stage_ranks, stage_ranks * datacentres.count),
-        bandwidth=_outermost(inner.bandwidth[0], inner.bandwidth[-1], np.minimum(share, inner.bandwidth[-1])),
-        latency_s=_outermost(inner.latency_s[0], inner.latency_s[-1], inner.latency_s[-1] + datacentres.latency_s),
+        span=padded([np.minimum(inner.span[0], stage_ranks), stage_ranks, stage_ranks * datacentres.count]),
+        bandwidth=padded([inner.bandwidth[0], inner.bandwidth[-1], np.minimum(share, inner.bandwidth[-1])]),
+        latency_s=padded([inner.latency_s[0], inner.latency_s[-1], inner.latency_s[-1] + datacentres.latency_s]),
     )
 
 
