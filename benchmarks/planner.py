@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import gnomon
-from gnomon.plan.flops import step_flops
+from gnomon.plan.evaluate import evaluate
 from gnomon.plan.published.columns import text
 from gnomon.plan.published.held_out import Study
 from gnomon.plan.published.observations import Observations, observe
@@ -159,7 +159,7 @@ def constant_mfu(observations: Observations) -> dict[str, dict]:
 def model_flops(observations: Observations) -> np.ndarray:
     """Return the model FLOPs of one step on one accelerator."""
     ranks = np.asarray([problem.layout.num_ranks for problem in observations.problems])
-    return np.asarray(step_flops(observations.cases) / ranks)
+    return np.asarray(evaluate(observations.cases).model_flops / ranks)
 
 
 def peaks(observations: Observations) -> np.ndarray:

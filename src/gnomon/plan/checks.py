@@ -186,12 +186,15 @@ def _check_sequence_split(model: ModelSpec, layout: Layout, workload: Workload) 
             f"cp={layout.cp} splits seq_len={workload.seq_len} into {pieces} equal pieces, which does not divide. "
             f"Set seq_len to a multiple of {pieces}, such as {max(1, round(workload.seq_len / pieces)) * pieces}."
         )
-    if layout.tp > 1 and layout.sequence_parallel and (workload.seq_len // layout.cp) % layout.tp:
-        raise LayoutError(
-            f"sequence_parallel splits the {workload.seq_len // layout.cp} tokens of a sequence that one rank has "
-            f"over tp={layout.tp}, which does not divide. Set seq_len to a multiple of {layout.cp * layout.tp}, "
-            "or sequence_parallel=false."
-        )
+    if layout.tp == 1 or not layout.sequence_parallel:
+        return
+    for name, length in (("seq_len", workload.seq_len), ("encoder_seq_len", workload.encoder_seq_len or 0)):
+        if (length // layout.cp) % layout.tp:
+            raise LayoutError(
+                f"sequence_parallel splits the {length // layout.cp} tokens of a sequence that one rank has over "
+                f"tp={layout.tp}, which does not divide. Set {name} to a multiple of {layout.cp * layout.tp}, "
+                "or sequence_parallel=false."
+            )
 
 
 def _needs(schedule: str) -> str:

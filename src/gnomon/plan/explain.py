@@ -72,6 +72,10 @@ def assumptions(
         lines.append("memory of framework, libraries and allocator is unknown for this hardware and counted as 0")
     if model.moe is not None:
         lines.append(f"the busiest expert gets {workload.expert_imbalance:g} times the mean number of tokens")
+    if model.encoder is not None:
+        lines.append("the encoder attends both ways; tokens per second are those of the decoder")
+    if model.diffusion is not None:
+        lines.append("tokens are patches; what encodes images and text before the transformer is not counted")
     if layout.pp > 1 and model.num_layers % (layout.pp * layout.vpp):
         lines.append("layers do not divide by the stages: the largest are priced, the first and the last have fewer")
     return tuple(lines)

@@ -64,7 +64,8 @@ def headline_table(estimate: Estimate) -> Table:
     table = _table(_title(estimate), "quantity", "value")
     sources = estimate.sources
     accumulation = workload.accumulation(layout.dp)
-    batch = f"{workload.global_batch} x {workload.seq_len} tokens"
+    read = f", {workload.encoder_seq_len} read" if workload.encoder_seq_len else ""
+    batch = f"{workload.global_batch} x {workload.seq_len} tokens{read}"
     table.add_row("layout", layout_words(layout), "configuration")
     table.add_row("batch", batch, f"dp {layout.dp} x accumulation {accumulation} x micro-batch {workload.micro_batch}")
     table.add_row("precision", workload.precision, f"configuration; software: {workload.stack}")

@@ -74,7 +74,7 @@ def state_rules(
         ("the batch does not divide by dp x micro-batch", workload.global_batch % passes != 0),
         ("tp does not divide the heads", _heads(tp, model)),
         ("tp does not divide the feed-forward", _feed_forward(tp, model)),
-        ("sequence parallelism does not divide the sequence", split & (workload.seq_len % (cp * tp) != 0)),
+        ("sequence parallelism does not divide the sequence", split & _uneven(workload, cp * tp)),
         ("cp does not divide the sequence", (cp > 1) & (workload.seq_len % (2 * cp) != 0)),
         ("an encoder-decoder has one pipeline stage and whole sequences", (pp * cp > 1) & (model.encoder is not None)),
         ("more stages than layers", pp * vpp > model.num_layers),
@@ -97,6 +97,11 @@ def run_rules(axes: Mapping[str, Integers], micro_batches: Integers) -> list[tup
         ("only 1f1b interleaves", (vpp > 1) & ~straight),
         ("the schedule cannot run these micro-batches", ~supported(schedule, pp, vpp, micro_batches)),
     ]
+
+
+def _uneven(workload: Workload, ways: Integers) -> Mask:
+    """Return where not every sequence divides; that of an encoder is among them."""
+    return np.asarray((workload.seq_len % ways != 0) | ((workload.encoder_seq_len or 0) % ways != 0))
 
 
 def _heads(tp: Integers, model: ModelSpec) -> Mask:
