@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 Sourced = tuple[float, str]
 
-MAX_TOKENS_PER_S = 1e30
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
 
@@ -30,7 +28,6 @@ def sps2tpd(
     from gnomon.plan.conversions import tokens_per_day
     from gnomon.units import format_count
 
-    _check_size(samples_per_s, seq_len)
     volume = tokens_per_day(samples_per_s, seq_len, goodput)
     if as_json:
         figures = {"samples_per_s": samples_per_s, "seq_len": seq_len, "goodput": goodput, "tokens_per_day": volume}
@@ -76,7 +73,6 @@ def sps2mfu(
     from gnomon.errors import PlanError
     from gnomon.plan.conversions import parse_num_accelerators, throughput
 
-    _check_size(samples_per_s, seq_len)
     flops, flops_source = _flops_per_token(model_size, model, seq_len)
     peak, peak_source = _peak(tflops, accelerator, dtype)
     figures = throughput(samples_per_s, seq_len, flops, parse_num_accelerators(accelerators), peak)
@@ -101,18 +97,6 @@ sps2tpd_app.command()(sps2tpd)
 
 sps2mfu_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 sps2mfu_app.command()(sps2mfu)
-
-
-def _check_size(samples_per_s: float, seq_len: int) -> None:
-    """Raise PlanError for more tokens per second than can be counted with."""
-    from gnomon.errors import PlanError
-
-    # what is not positive is told by the conversions
-    if samples_per_s > 0 and seq_len > min(MAX_TOKENS_PER_S, MAX_TOKENS_PER_S / samples_per_s):
-        raise PlanError(
-            f"{samples_per_s:g} samples per second of {seq_len} tokens overflow: their product is above "
-            f"{MAX_TOKENS_PER_S:g} tokens per second. Check both."
-        )
 
 
 def _flops_per_token(model_size: str | None, model: str | None, seq_len: int) -> Sourced:

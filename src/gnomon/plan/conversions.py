@@ -10,6 +10,7 @@ from gnomon.errors import PlanError, did_you_mean
 from gnomon.plan.flops import model_flops_per_step
 from gnomon.spec import AcceleratorSpec, ModelSpec, Noun
 
+LARGEST = 1e30
 DAY_S = 86400
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([kmbt]?)", re.IGNORECASE)
 _SIZE_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
@@ -78,6 +79,7 @@ def tokens_per_day(samples_per_s: float, seq_len: int, goodput: float = 1.0) -> 
     """Return tokens per day when the share `goodput` of the time is spent training; raise PlanError."""
     _check_positive(samples_per_s, "samples per second")
     _check_positive(seq_len, "the sequence length")
+    _check_positive(samples_per_s * seq_len, "samples per second times the sequence length")
     if not 0.0 <= goodput <= 1.0:
         raise PlanError(f"The goodput is {goodput}; it is a share of the time, from 0 to 1.")
     return samples_per_s * seq_len * goodput * DAY_S
@@ -109,5 +111,5 @@ def throughput(
 
 
 def _check_positive(value: float, what: str) -> None:
-    if not 1e-30 <= value <= 1e30:  # also refuses what is not a number
-        raise PlanError(f"{what[:1].upper()}{what[1:]} is {value}; give a positive number.")
+    if not 1e-30 <= value <= LARGEST:  # also refuses what is not a number
+        raise PlanError(f"{what[:1].upper()}{what[1:]} is {value:g}; give a positive number, at most {LARGEST:g}.")
