@@ -115,6 +115,10 @@ def test_schedules(name: str, schedule: str, chunks: int) -> None:
     [
         ({"experts": 4, "top_k": 8, "moe_ffn_hidden": 1024}, "experts_per_token=8 exceeds num_experts=4"),
         ({"experts": 8, "top_k": 2, "moe_ffn_hidden": -1}, "not be negative"),
+        ({"hidden": 1e11}, "at most 1e+07"),
+        ({"n_heads": 999_999_999_989}, "at most 100000"),
+        ({"n_layers": "", "params_b": 1e300}, "at most 1e+09"),
+        ({"head_dim": 1e308}, "at most 1e+07"),
         ({"hardware": "RTX-4090"}, "the catalog has no cluster"),
         ({"tp": 5}, "does not divide n_accel=64"),
     ],

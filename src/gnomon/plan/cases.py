@@ -10,7 +10,7 @@ from gnomon.errors import PlanError
 from gnomon.plan.arrays import Array, array
 from gnomon.plan.network import Network
 from gnomon.plan.rates import Rates, rates_of
-from gnomon.plan.sizes import ModelSizes
+from gnomon.plan.sizes import PRODUCTS, ModelSizes
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 from gnomon.spec.device_rates import operand_dtype
 from gnomon.spec.layout import SCHEDULES
@@ -245,3 +245,11 @@ class Cases:
     def routed_tokens(self) -> Array:
         """Tokens that the busiest rank's experts compute: each token goes to `top_k` experts somewhere."""
         return self.tokens / self.split.tp * self.split.expert_tp * self.model.top_k * self.imbalance
+
+
+def product_ways(cases: Cases, product: str) -> Array:
+    """Return over how many ranks the matrices of a product are split, each expert's over those that share it."""
+    how, layers = PRODUCTS[product]
+    if layers == "expert":
+        return cases.split.ep * cases.split.expert_tp
+    return np.ones_like(cases.split.tp) if how == "replicated" else cases.split.tp

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from gnomon.errors import LayoutError, PlanError
+from gnomon.plan.parameters import layer_counts
 from gnomon.plan.schedule import supported
 from gnomon.plan.schedules import CLOSED_FORMS
+from gnomon.plan.stages import FOLDED
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.spec.layout import SCHEDULES
 
@@ -36,11 +38,12 @@ def check_sequence(model: ModelSpec, workload: Workload) -> None:
     _check_encoder_sequence(model, workload)
     if model.diffusion is not None and workload.attention_mask == "causal":
         raise PlanError(f"'{model.name}' attends to all patches of an image. Set attention_mask=full.")
-    if model.position == "learned" and workload.seq_len > model.max_seq_len:
-        raise PlanError(
-            f"seq_len={workload.seq_len} exceeds the {model.max_seq_len} learned positions of '{model.name}'. "
-            f"Set seq_len <= {model.max_seq_len} or the model's max_seq_len higher."
-        )
+    for name, length in (("seq_len", workload.seq_len), ("encoder_seq_len", workload.encoder_seq_len or 0)):
+        if model.position == "learned" and length > model.max_seq_len:
+            raise PlanError(
+                f"{name}={length} exceeds the {model.max_seq_len} learned positions of '{model.name}'. "
+                f"Set {name} <= {model.max_seq_len} or the model's max_seq_len higher."
+            )
 
 
 def _check_encoder_sequence(model: ModelSpec, workload: Workload) -> None:
@@ -123,7 +126,7 @@ def _check_feed_forward(model: ModelSpec, layout: Layout) -> None:
     tp = layout.tp
     moe = model.moe
     widths = {"hidden_size": model.hidden_size if layout.sequence_parallel else 0}
-    if moe is None or moe.num_dense_layers:
+    if layer_counts(model)[0]:
         widths["ffn_hidden_size"] = model.ffn_hidden_size
     if moe is not None:
         widths["moe.shared_expert_ffn_size"] = moe.shared_expert_ffn_size
@@ -168,6 +171,11 @@ def _check_layers(model: ModelSpec, layout: Layout) -> None:
         )
     if first is None and last is None:
         return
+    if layout.vpp > 1 or SCHEDULES.index(layout.schedule) in FOLDED:
+        raise LayoutError(
+            "first_stage_layers and last_stage_layers are for one chunk per rank, but "
+            f"vpp={layout.vpp} and schedule='{layout.schedule}' make several. Leave them out."
+        )
     inner = pp - (first is not None) - (last is not None)
     left = layers - (first or 0) - (last or 0)
     if pp == 1 or left < inner or (inner == 0 and left) or (inner and left % inner):

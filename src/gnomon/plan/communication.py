@@ -11,7 +11,7 @@ from gnomon.plan.cases import Cases
 from gnomon.plan.halves import average
 from gnomon.plan.network import all_gather_s, all_reduce_s, all_to_all_s, group, send_s
 from gnomon.plan.rates import MeasuredRates
-from gnomon.plan.stages import shards, stage_layers, stage_parameters, weight_copies
+from gnomon.plan.stages import largest_stage, shards, stage_layers, stage_parameters, weight_copies
 
 DDP_FIRST_BUCKET_BYTES = 2**20
 DDP_BUCKET_BYTES = 25 * 2**20
@@ -36,8 +36,12 @@ def layer_traffic(cases: Cases) -> LayerTraffic:
     context = _context_s(cases)
     expert = _expert_s(cases)
     split = cases.split
+    has_experts = cases.model.moe_layers > 0
     calls = (
-        4.0 * (split.tp > 1) + 8.0 * ((split.ep > 1) & (cases.model.moe_layers > 0)) + 2.0 * split.cp * (split.cp > 1)
+        average(cases, lambda half: 2.0 * (2.0 + half.crossed)) * (split.tp > 1)
+        + 8.0 * ((split.ep > 1) & has_experts)
+        + 4.0 * ((split.expert_tp > 1) & has_experts)
+        + 2.0 * split.cp * (split.cp > 1)
     )
     return LayerTraffic(
         tensor_forward=tensor,
@@ -102,7 +106,8 @@ def shard_traffic(cases: Cases) -> tuple[Array, Array]:
     """Return the seconds to gather one layer's weights, and to reduce and scatter its gradients, with ZeRO-3."""
     split, storage = cases.split, cases.storage
     shared, experts = stage_parameters(cases, "middle")
-    layers = np.maximum(stage_layers(cases).middle, 1.0)
+    # with one stage it has the prediction modules too, which count as layers
+    layers = np.maximum(stage_layers(cases).middle + (split.pp == 1) * cases.model.mtp_layers, 1.0)
     wide, narrow = shards(cases)
     stride = split.tp
     fully = split.zero_stage == 3
@@ -140,8 +145,8 @@ def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
     ways, expert_ways = shards(cases)
     replicas = split.dp * split.cp * weight_copies(cases)
     expert_replicas = replicas * split.tp / (split.ep * split.expert_tp)
-    stages = [stage_parameters(cases, stage) for stage in ("first", "last")]
-    shared, experts = (np.maximum(a, b) for a, b in zip(*stages, strict=True))
+    shared = largest_stage(cases, lambda stage: stage_parameters(cases, stage)[0])
+    experts = largest_stage(cases, lambda stage: stage_parameters(cases, stage)[1])
     for size, ranks, held, stride in (
         (shared, replicas, ways, split.tp),
         (experts, np.where(experts > 0, expert_replicas, 1.0), expert_ways, split.ep * split.expert_tp),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from gnomon.plan.layer_work import LayerWork, layer_work
 from gnomon.plan.memory import MemoryTerms, stage_memory
 from gnomon.plan.price import PASSES, PricedOperator, total
 from gnomon.plan.schedule import PipelineCost, StageTimes, pipeline_cost
-from gnomon.plan.stages import DUALPIPE, STAGES
+from gnomon.plan.stages import DUALPIPE, FOLDED, STAGES
 from gnomon.plan.state_work import StateWork, state_work
 from gnomon.plan.stragglers import stragglers_s
 from gnomon.spec import TIME_TERMS
@@ -111,7 +112,7 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         stage_send_s(cases),
     )
     ranks = _ranks(cases, stages)
-    busiest, slowest_s = _slowest(ranks)
+    busiest, slowest_s = _slowest(cases, ranks)
     slow = _pick(busiest, ranks)
     windows = _windows(cases, state, slow)
     exposed = {
@@ -232,30 +233,41 @@ def _stage_times(stage: StageWork) -> StageTimes:
 
 
 def _ranks(cases: Cases, stages: list[StageWork]) -> list[StageWork]:
-    """Return the mean micro-batch of the ranks: in DualPipe half of them pass a rank in its own stage, half in the one
-    that lies as far from the other end."""
-    paired = cases.split.schedule == DUALPIPE
-    if not np.any(paired & (cases.split.pp > 1)):
+    """Return what the first rank, a middle one and the last compute for one micro-batch on average.
+
+    In DualPipe half of the micro-batches pass a rank in its own stage, half in the one that lies as far from the other
+    end. Schedules that fold the model give the first rank both ends, and the last none.
+    """
+    split = cases.split
+    paired = (split.schedule == DUALPIPE) & (split.pp > 1)
+    folded = np.isin(split.schedule, FOLDED) & (split.pp > 1)
+    if not np.any(paired | folded):
         return stages
-    first, middle, last = stages
+    middle = stages[1]
 
-    def mean(one: Array, other: Array) -> Array:
-        return np.where(paired, (one + other) / 2.0, one)
+    def start(head: Array, body: Array, tail: Array) -> Array:
+        return np.where(paired, (head + tail) / 2.0, np.where(folded, head + tail - body, head))
 
-    names = [name for name in StageWork._fields if name != "passes"]
-    ends = [
-        StageWork(
-            passes={name: mean(own.passes[name], far.passes[name]) for name in PASSES},
-            **{name: mean(getattr(own, name), getattr(far, name)) for name in names},
+    def end(head: Array, body: Array, tail: Array) -> Array:
+        return np.where(paired, (head + tail) / 2.0, np.where(folded, body, tail))
+
+    def rank(mix: Callable[[Array, Array, Array], Array]) -> StageWork:
+        names = [name for name in StageWork._fields if name != "passes"]
+        return StageWork(
+            passes={name: mix(*(stage.passes[name] for stage in stages)) for name in PASSES},
+            **{name: mix(*(getattr(stage, name) for stage in stages)) for name in names},
         )
-        for own, far in ((first, last), (last, first))
-    ]
-    return [ends[0], middle, ends[1]]
+
+    return [rank(start), middle, rank(end)]
 
 
-def _slowest(stages: list[StageWork]) -> tuple[NDArray[np.intp], Array]:
-    """Return (place of the slowest stage in STAGES, its seconds per micro-batch); the first of equals."""
-    first, middle, last = np.broadcast_arrays(*(stage.device_s + stage.idle_s for stage in stages))
+def _slowest(cases: Cases, ranks: list[StageWork]) -> tuple[NDArray[np.intp], Array]:
+    """Return (place of the slowest in STAGES, its seconds per micro-batch); the first of equals.
+
+    Two ranks have none between them.
+    """
+    first, middle, last = np.broadcast_arrays(*(rank.device_s + rank.idle_s for rank in ranks))
+    middle = np.where(cases.split.pp == 2, first, middle)
     slow = np.where(middle > first, 1, 0)
     slowest = np.maximum(first, middle)
     return np.where(last > slowest, 2, slow), np.maximum(slowest, last)

@@ -14,6 +14,7 @@ STORAGE = {
 def sources(cluster: ClusterSpec, layout: Layout, workload: Workload, stack: StackSpec) -> dict[str, str]:
     """Return {headline figure: where it comes from}."""
     mask = "half of the square, causal" if workload.attention_mask == "causal" else "the full square"
+    mask += ", an encoder's and that to it over all of theirs" if workload.encoder_seq_len else ""
     measured = cluster.efficiency is not None
     constants = f"constants of {cluster.rates.name} and of the stack {stack.name}" if cluster.rates else ""
     rates = (cluster.source or cluster.name) if measured else constants

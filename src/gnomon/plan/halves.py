@@ -40,3 +40,12 @@ def halves(cases: Cases) -> Iterator[Half]:
 def average(cases: Cases, formula: Callable[[Cases], Array]) -> Array:
     """Return the mean of a formula over the layers of both halves."""
     return sum((half.share * formula(half.cases) for half in halves(cases)), start=np.zeros(1))
+
+
+def largest(cases: Cases, formula: Callable[[Cases], Array]) -> Array:
+    """Return the larger value of a formula of the two halves; of cases without an encoder that of the decoder."""
+    decoder, *encoder = [(half.share, formula(half.cases)) for half in halves(cases)]
+    found = decoder[1]
+    for share, value in encoder:
+        found = np.maximum(found, np.where(share > 0, value, 0.0))
+    return found

@@ -13,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
-from gnomon.plan.cases import Cases
-from gnomon.plan.halves import average, halves
+from gnomon.plan.cases import Cases, product_ways
+from gnomon.plan.halves import average, halves, largest
+from gnomon.plan.price import total
 from gnomon.plan.schedule import in_flight
-from gnomon.plan.sizes import held_products
+from gnomon.plan.sizes import held_copies
 from gnomon.plan.stages import STAGES, has_head, shards, stage_layers, stage_parameters, weight_copies
 from gnomon.plan.traffic import FP32_BYTES
+from gnomon.spec.layout import SCHEDULES
+
+GPIPE = SCHEDULES.index("gpipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +44,13 @@ class MemoryTerms:
 @dataclass(frozen=True, kw_only=True)
 class LayerBytes:
     """Bytes of one micro-batch on one rank: what one average layer keeps from forward to backward without
-    recomputation and with its scores computed again, its input, the largest transient of its backward, and what the
-    head holds."""
+    recomputation and with its scores computed again, its input, what the largest one holds while it is computed again
+    as a whole, the largest transient of a backward, and what the head holds."""
 
     kept: Array
     kept_selective: Array
     input: Array
+    again: Array
     workspace: Array
     head: Array
 
@@ -72,7 +77,15 @@ class StateBytes:
 def stage_memory(cases: Cases, layer: LayerBytes, states: dict[str, StateBytes]) -> dict[str, MemoryTerms]:
     """Return the peak of one rank on the first, a middle and the last pipeline stage."""
     kept = _kept_bytes(cases, layer)
-    return {stage: _stage_memory(cases, layer, kept, states[stage], stage) for stage in STAGES}
+    found = {stage: _stage_memory(cases, layer, kept, states[stage], stage) for stage in STAGES}
+    if np.any(cases.split.pp == 2):  # two stages have none between them
+        found["middle"] = _chosen(cases.split.pp == 2, found["first"], found["middle"])
+    return found
+
+
+def _chosen(condition: NDArray[np.bool_], one: MemoryTerms, other: MemoryTerms) -> MemoryTerms:
+    names = MemoryTerms.__dataclass_fields__
+    return MemoryTerms(**{name: np.where(condition, getattr(one, name), getattr(other, name)) for name in names})
 
 
 def training_memory(cases: Cases) -> MemoryTerms:
@@ -80,24 +93,21 @@ def training_memory(cases: Cases) -> MemoryTerms:
     states = {stage: state_bytes(cases, stage) for stage in STAGES}
     first, *others = stage_memory(cases, layer_bytes(cases), states).values()
     for other in others:
-        larger = other.tensors > first.tensors
-        first = MemoryTerms(
-            **{n: np.where(larger, getattr(other, n), getattr(first, n)) for n in MemoryTerms.__dataclass_fields__}
-        )
+        first = _chosen(other.tensors > first.tensors, other, first)
     return first
 
 
 def layer_bytes(cases: Cases) -> LayerBytes:
     """Return the bytes of one micro-batch."""
-    kept = [
-        layer_activations_bytes(replace(cases, split=replace(cases.split, recompute=np.full(1, float(recompute)))))
-        for recompute in (0, 1)
-    ]
+    whole, selective = (
+        replace(cases, split=replace(cases.split, recompute=np.full(1, float(recompute)))) for recompute in (0, 1)
+    )
     return LayerBytes(
-        kept=kept[0],
-        kept_selective=kept[1],
+        kept=layer_activations_bytes(whole),
+        kept_selective=layer_activations_bytes(selective),
         input=layer_input_bytes(cases),
-        workspace=_layer_workspace(cases),
+        again=largest(selective, lambda half: total(_half_tensors(half).values()) + _layer_workspace(half)),
+        workspace=largest(cases, _layer_workspace),
         head=_head_bytes(cases),
     )
 
@@ -117,7 +127,7 @@ def state_bytes(cases: Cases, stage: str) -> StateBytes:
         weights=per_rank(3) * storage.weight_bytes,
         gradients=per_rank(2) * storage.gradient_bytes,
         optimizer=per_rank(1) * storage.master_bytes,
-        buffers=_communication_buffers(cases, shared + np.where(expert_ways > 1, experts, 0.0)),
+        buffers=_communication_buffers(cases, shared + np.where(expert_ways > 1, experts, 0.0), stage),
         casts=cast_weights_bytes(cases, stage),
     )
 
@@ -133,7 +143,7 @@ def _kept_bytes(cases: Cases, layer: LayerBytes) -> KeptBytes:
     share, whole = _recomputed_share(cases), layer.whole(cases)
     return KeptBytes(
         always=((1.0 - share) * whole + share * layer.input) * (1.0 - cases.split.offload_activations),
-        again=np.where(share > 0, whole + layer.workspace, 0.0),
+        again=np.where(share > 0, layer.again, 0.0),
     )
 
 
@@ -159,13 +169,14 @@ def _holds_gradients(cases: Cases) -> NDArray[np.bool_]:
     return np.asarray((cases.split.dp > 1) | (cases.accumulation > 1) | (cases.storage.weight_bytes < FP32_BYTES))
 
 
-def _communication_buffers(cases: Cases, parameters: Array) -> Array:
+def _communication_buffers(cases: Cases, parameters: Array, stage: str) -> Array:
     """Return the weights that are gathered at one time: of two layers when they are sharded (the next is fetched).
 
     parameters: those of a stage that several ranks share
     """
     split, model = cases.split, cases.model
-    layers = np.maximum(stage_layers(cases).first, 1.0)
+    held = getattr(stage_layers(cases), stage) * weight_copies(cases) + has_head(cases, stage) * model.mtp_layers
+    layers = np.maximum(held, 1.0)
     gathered = 2.0 * parameters / layers * cases.storage.compute_bytes
     return np.where((split.zero_stage == 3) & (model.num_layers > 1) & (split.shard_ranks > 1), gathered, 0.0)
 
@@ -175,9 +186,11 @@ def _activations_bytes(cases: Cases, layer: LayerBytes, kept: KeptBytes, states:
     split, head = cases.split, has_head(cases, stage)
     index = {"first": np.zeros_like(split.pp), "middle": np.minimum(1.0, split.pp - 1.0), "last": split.pp - 1.0}[stage]
     alive = in_flight(split.schedule, split.pp, split.vpp, cases.accumulation, index)
-    layers = states.layers + head * cases.model.mtp_layers
     end = np.where(head, layer.head, layer.workspace)
-    held = alive * layers * kept.always + np.maximum(end, kept.again)  # the head is done with when a layer comes again
+    # a prediction module runs with the head, which a backward pass follows at once unless all forwards come first
+    modules = np.where(split.schedule == GPIPE, alive, 1.0) * head * cases.model.mtp_layers
+    held = (alive * states.layers + modules) * kept.always
+    held = held + np.maximum(end, kept.again)  # the head is done with when a layer comes again
     if not np.any(cases.storage.autocast):
         return held
     share = _recomputed_share(cases)  # a layer that is computed again makes its 16-bit copies again
@@ -196,7 +209,7 @@ def layer_activations_bytes(cases: Cases) -> Array:
     sequence parallelism (Korthikanti et al., arXiv 2205.05198, equations 1 to 4). Products keep their inputs, norms
     and residuals the stream; with 8-bit operands the kept inputs of products are 8-bit copies.
     """
-    return sum(activation_tensors(cases).values(), start=np.zeros(1))
+    return total(activation_tensors(cases).values())
 
 
 def activation_tensors(cases: Cases) -> dict[str, Array]:
@@ -277,8 +290,9 @@ def _layer_workspace(cases: Cases) -> Array:
 def cast_weights_bytes(cases: Cases, stage: str) -> Array:
     """Return the bytes of the 16-bit copies that autocast makes of the matrix weights."""
     model, storage = cases.model, cases.storage
-    layers = getattr(stage_layers(cases), stage)
-    layer = held_products(model) / model.num_layers
-    head = has_head(cases, stage) * model.vocab * model.hidden
-    copies = storage.compute_bytes * weight_copies(cases) * (layers * layer + head) / cases.split.tp
-    return np.asarray(storage.autocast * copies)
+    held = weight_copies(cases) * getattr(stage_layers(cases), stage) + has_head(cases, stage) * model.mtp_layers
+    layer = np.zeros(1)
+    for name, (n, k) in model.products.items():
+        layer = layer + n * k * held_copies(model, name) / model.num_layers / product_ways(cases, name)
+    head = weight_copies(cases) * has_head(cases, stage) * model.vocab * model.hidden / cases.split.tp
+    return np.asarray(storage.autocast * storage.compute_bytes * (held * layer + head))

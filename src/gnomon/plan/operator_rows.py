@@ -11,6 +11,7 @@ from gnomon.plan.cases import Cases
 from gnomon.plan.communication import expert_bytes, layer_traffic, shard_traffic, stage_send_s
 from gnomon.plan.estimate import OperatorEstimate
 from gnomon.plan.evaluate import Evaluation
+from gnomon.plan.halves import average
 from gnomon.plan.price import PricedOperator
 from gnomon.plan.stages import STAGES, stage_parameters
 from gnomon.plan.state_work import state_work
@@ -81,7 +82,9 @@ def _collectives(
     model, storage = cases.model, cases.storage
     layers = _counts(cases, result)["layer"]
     micro_batches = float(cases.accumulation[0])
-    activation = _one(cases.tokens * model.hidden * storage.compute_bytes)
+    wide = model.hidden * storage.compute_bytes
+    summed = _one(average(cases, lambda half: 2.0 * (2.0 + half.crossed) * half.tokens * wide))
+    sums = _one(average(cases, lambda half: 2.0 * (2.0 + half.crossed)))
     keys = _one(2.0 * cases.tokens * cases.rank_keys * storage.compute_bytes)
     routed = _one(np.add(*expert_bytes(cases)))
     stage = STAGES[int(result.busiest[0])]
@@ -91,7 +94,7 @@ def _collectives(
         layers * _one(getattr(traffic, f"{kind}_forward") + getattr(traffic, f"{kind}_backward"))
         for kind in ("tensor", "context", "expert")
     )
-    yield "tensor-parallel sums", "tensor", 4 * layers, 4 * layers * activation, tensor, layout.tp
+    yield "tensor-parallel sums", "tensor", sums * layers, layers * summed, tensor, layout.tp
     yield "context-parallel exchange", "context", 3 * layers, 3 * layers * keys, context, inner
     yield "expert all-to-all", "expert", 4 * layers, 4 * layers * routed, expert, layout.ep * layout.expert_tp
     both = layers * _one(2.0 * gather + scatter)

@@ -298,6 +298,9 @@ def _head(cases: Cases) -> Iterator[Operator]:
         step: Phase = "forward" if phase == "forward" else "backward"
         yield _memory(cases, "final normalisation", "elementwise_s", kind, norms, hidden, step, place=place)
     if np.any(model.mtp_layers):
+        for step, kind, table in (("forward", "embedding", 0.0), ("backward", "embedding_backward", cases.rank_vocab)):
+            moved = (cases.tokens + table / 3.0) * model.hidden
+            yield _memory(cases, "token embedding", term, kind, model.mtp_layers, moved, step, place=place)
         both = (cases.tokens, model.hidden / tp, 2.0 * model.hidden + 0.0 * tp, np.ones_like(tp))
         yield from _linear(cases, "prediction module", "matmul_s", model.mtp_layers, both, place)
     shape = (cases.tokens, cases.rank_vocab, model.hidden + 0.0 * tp, np.ones_like(tp))

@@ -90,23 +90,6 @@ def count_parameters(spec: ModelSpec) -> ParameterCount:
     )
 
 
-def matmul_parameters(spec: ModelSpec) -> int:
-    """Return the matrix elements that one token is multiplied by, so that a forward pass takes twice as many FLOPs.
-
-    The head counts even when it shares the embedding's matrix; the embedding lookup, norms and biases do not, and
-    of the routed experts only those that the token is sent to. The attention scores are not parameters.
-    """
-    dense_layers, moe_layers = layer_counts(spec)
-    experts_per_token = spec.moe.experts_per_token if spec.moe else 0
-    sparse = _weights(router_linears(spec)) + _weights(shared_expert_linears(spec))
-    return (
-        spec.num_layers * _weights(attention_linears(spec))
-        + dense_layers * _weights(mlp_linears(spec))
-        + moe_layers * (sparse + experts_per_token * _weights(expert_linears(spec)))
-        + spec.vocab_size * spec.hidden_size
-    )
-
-
 def all_layers(spec: ModelSpec) -> int:
     """Return the number of layers of the decoder and, where there is one, of the encoder."""
     return spec.num_layers + (spec.encoder.num_layers if spec.encoder else 0)
@@ -114,9 +97,8 @@ def all_layers(spec: ModelSpec) -> int:
 
 def layer_counts(spec: ModelSpec) -> tuple[int, int]:
     """Return the number of layers with a dense feed-forward and with a mixture of experts."""
-    layers = all_layers(spec)
-    dense = spec.moe.num_dense_layers if spec.moe else layers
-    return dense, layers - dense
+    dense = sum(spec.is_dense(layer) for layer in range(spec.num_layers)) if spec.moe else all_layers(spec)
+    return dense, all_layers(spec) - dense
 
 
 def attention_linears(spec: ModelSpec) -> tuple[Linear, ...]:
@@ -245,7 +227,3 @@ def _mtp_module(spec: ModelSpec) -> int:
 def parameters_of(linears: Iterable[Linear]) -> int:
     """Return the parameters of several projections."""
     return sum(linear.parameters for linear in linears)
-
-
-def _weights(linears: Iterable[Linear]) -> int:
-    return sum(linear.weights for linear in linears)

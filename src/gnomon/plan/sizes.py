@@ -14,7 +14,6 @@ from gnomon.plan.parameters import (
     layer_counts,
     mlp_linears,
     parameters_of,
-    shared_expert_linears,
 )
 from gnomon.spec import ModelSpec
 
@@ -52,6 +51,7 @@ class ModelSizes:
     num_layers: Array
     encoder_layers: Array
     dense_layers: Array
+    leading_dense: Array
     moe_layers: Array
     mtp_layers: Array
     hidden: Array
@@ -112,6 +112,7 @@ class ModelSizes:
             num_layers=array(layers),
             encoder_layers=array(layers - spec.num_layers),
             dense_layers=array(dense),
+            leading_dense=array(moe.num_dense_layers if moe else dense),
             moe_layers=array(sparse),
             mtp_layers=array(spec.num_mtp_layers),
             hidden=array(spec.hidden_size),
@@ -157,11 +158,6 @@ class ModelSizes:
         )
 
 
-def held_products(model: ModelSizes) -> Array:
-    """Return the matrix elements of all layers, those of every expert among them."""
-    return sum((n * k * held_copies(model, name) for name, (n, k) in model.products.items()), start=np.zeros(1))
-
-
 def held_copies(model: ModelSizes, product: str) -> Array:
     """Return how many matrices of a product the model has: one per layer that has it, or per expert there."""
     decoder = model.num_layers - model.encoder_layers
@@ -191,7 +187,7 @@ def layer_products(spec: ModelSpec) -> dict[str, tuple[int, int]]:
         found["key value down"] = (mla.kv_lora_rank + mla.qk_rope_head_dim, hidden)
         found["key value up"] = (spec.num_heads * (mla.qk_nope_head_dim + mla.v_head_dim), mla.kv_lora_rank)
         found["attention output"] = (hidden, spec.num_heads * mla.v_head_dim)
-    if spec.moe is None or spec.moe.num_dense_layers:
+    if layer_counts(spec)[0]:
         found["mlp up"], found["mlp down"] = _feed_forward(mlp_linears(spec))
     if spec.moe is not None:
         found["router"] = (spec.moe.num_experts, hidden)
@@ -200,7 +196,6 @@ def layer_products(spec: ModelSpec) -> dict[str, tuple[int, int]]:
             width = spec.moe.shared_expert_ffn_size
             found["shared expert up"] = (width * (2 if spec.gated_mlp else 1), hidden)
             found["shared expert down"] = (hidden, width)
-            assert shared_expert_linears(spec)
     if spec.encoder is not None:
         found["cross query"], found["cross output"] = (spec.query_size, hidden), (hidden, spec.query_size)
         found["cross key value"] = (2 * spec.kv_size, hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,17 +31,16 @@ class StageLayers:
 @lru_cache(maxsize=_KEPT)
 def stage_layers(cases: Cases) -> StageLayers:
     """Return the layers per stage: equal where they divide; else the first and the last, which also hold embedding
-    and head, have fewer. Where these cannot make up for it, other stages are short too: `middle` is then the largest.
-    Numbers that the layout gives are kept, and the other stages share what is left."""
+    and head, have fewer, by one chunk at most. Where these cannot make up for it, other stages are short too: `middle`
+    is then the largest. Numbers that the layout gives are kept, and the other stages share what is left."""
     split, total = cases.split, cases.model.num_layers
-    pp, chunks = split.pp, split.pp * split.vpp
-    middle = np.ceil(total / chunks) * split.vpp
+    pp = split.pp
+    middle = np.ceil(total / pp)
     short = pp * middle - total
-    first = middle - np.floor(short / 2.0)
-    last = middle - np.ceil(short / 2.0)
-    short_elsewhere = (first < 0) | (last < 0)
-    first, last = (np.where(short_elsewhere, np.floor(total / pp), x) for x in (first, last))
-    middle = np.where(pp == 2, np.maximum(first, last), middle)  # two stages have none between them
+    chunk = middle / np.where(np.isin(split.schedule, FOLDED), 2.0, split.vpp)
+    elsewhere = np.ceil(short / 2.0) > chunk
+    first = np.where(elsewhere, np.floor(total / pp), middle - np.floor(short / 2.0))
+    last = np.where(elsewhere, np.floor(total / pp), middle - np.ceil(short / 2.0))
     starts, ends = split.first_stage_layers >= 0, split.last_stage_layers >= 0
     if np.any(starts | ends):
         stated = np.where(starts, split.first_stage_layers, 0.0) + np.where(ends, split.last_stage_layers, 0.0)
@@ -52,6 +52,12 @@ def stage_layers(cases: Cases) -> StageLayers:
     return StageLayers(
         first=np.where(one, total, first), middle=np.where(one, total, middle), last=np.where(one, total, last)
     )
+
+
+def largest_stage(cases: Cases, of_stage: Callable[[str], Array]) -> Array:
+    """Return the largest value of the stages that the pipeline has; two stages have none between them."""
+    ends = np.maximum(of_stage("first"), of_stage("last"))
+    return np.where(cases.split.pp > 2, np.maximum(ends, of_stage("middle")), ends)
 
 
 def weight_copies(cases: Cases) -> Array:
@@ -89,6 +95,8 @@ def stage_parameters(cases: Cases, stage: str) -> tuple[Array, Array]:
         layers = layers + (weight_copies(cases) - 1.0) * mirrored
     first, last = has_embedding(cases, stage), has_head(cases, stage)
     again = model.tied * model.vocab * model.hidden * ~first  # a tied head without the embedding beside it
+    # a prediction module looks its tokens up beside the head
+    again = np.maximum(again, (model.mtp_layers > 0) * (1.0 - model.tied) * model.vocab * model.hidden * ~first)
     ends = first * model.embedding_parameters + last * (model.head_parameters + again + model.mtp_parameters)
     dense = _dense_layers(cases, stage, layers)
     sparse = layers - dense
@@ -99,22 +107,28 @@ def stage_parameters(cases: Cases, stage: str) -> tuple[Array, Array]:
 
 
 def _dense_layers(cases: Cases, stage: str, layers: Array) -> Array:
-    """Return how many of the layers of a stage have no experts: the model's first ones, which the first chunk of the
-    first rank holds as far as it can; what is left of them is spread over all other layers."""
+    """Return how many of the layers of a stage have no experts.
+
+    The model's leading ones lie in the first chunk of the first rank as far as it can hold them; the others are spread
+    evenly over the rest of the model.
+    """
     model, split = cases.model, cases.split
     if not np.any(model.moe_layers):
         return layers
     chunks = np.where(np.isin(split.schedule, FOLDED), 2.0, split.vpp)
     chunk = np.where(split.pp == 1, model.num_layers, stage_layers(cases).first / chunks)
-    leading = np.minimum(model.dense_layers, chunk)
-    spread = (model.dense_layers - leading) / np.maximum(model.num_layers - chunk, 1.0)
+    after = np.maximum(model.num_layers - model.leading_dense, 1.0)
+    density = (model.dense_layers - model.leading_dense) / after
+    leading = np.minimum(model.leading_dense, chunk)
+    in_chunk = leading + density * (chunk - leading)
+    elsewhere = (model.dense_layers - in_chunk) / np.maximum(model.num_layers - chunk, 1.0)
     starts = (split.pp == 1) | (stage == "first") | ((split.schedule == DUALPIPE) & (stage == "last"))
-    return np.where(starts, leading + spread * (layers - chunk), spread * layers)
+    return np.asarray(np.where(starts, in_chunk + elsewhere * (layers - chunk), elsewhere * layers))
 
 
 def held_parameters(cases: Cases) -> Array:
     """Return the parameters whose gradients one rank accumulates, on the stage that has the most."""
-    return np.maximum(sum(stage_parameters(cases, "first")), sum(stage_parameters(cases, "last")))
+    return largest_stage(cases, lambda stage: np.asarray(np.add(*stage_parameters(cases, stage))))
 
 
 def shards(cases: Cases) -> tuple[Array, Array]:
@@ -134,8 +148,9 @@ def updated_parameters(cases: Cases) -> Array:
     """Return the parameters that one rank's optimizer updates, on the stage that has the most."""
     wide, narrow = shards(cases)
     sharded = cases.split.zero_stage >= 1
-    sizes = [
-        shared / np.where(sharded, wide, 1.0) + experts / np.where(sharded, narrow, 1.0)
-        for shared, experts in (stage_parameters(cases, stage) for stage in ("first", "last"))
-    ]
-    return np.maximum(*sizes)
+
+    def updated(stage: str) -> Array:
+        shared, experts = stage_parameters(cases, stage)
+        return shared / np.where(sharded, wide, 1.0) + experts / np.where(sharded, narrow, 1.0)
+
+    return largest_stage(cases, updated)

@@ -25,6 +25,9 @@ class MoESpec(Noun):
     )
     shared_expert_gate: bool = False
     num_dense_layers: int = Field(default=0, ge=0, description="leading layers with a dense feed-forward")
+    moe_layer_period: PositiveInt = Field(
+        default=1, description="of the layers after those, each how-manieth has experts (Llama 4 Maverick: 2)"
+    )
     router_bias: bool = False
     expert_bias: bool = False
     selection_bias: bool = Field(
@@ -171,7 +174,7 @@ class ModelSpec(Noun):
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} does not divide by num_kv_heads={self.num_kv_heads}; "
-                f"choose one of {[k for k in range(1, self.num_heads + 1) if self.num_heads % k == 0]}"
+                f"choose one of {[k for k in range(1, min(self.num_heads, 4096) + 1) if self.num_heads % k == 0]}"
             )
         if self.num_sliding_window_layers and self.sliding_window is None:
             raise ValueError(
@@ -184,6 +187,8 @@ class ModelSpec(Noun):
             )
         if self.moe is not None and self.moe.num_dense_layers > self.num_layers:
             raise ValueError(f"moe.num_dense_layers={self.moe.num_dense_layers} exceeds num_layers={self.num_layers}")
+        if self.moe is not None and self.moe.moe_layer_period > max(self.num_layers, 1):
+            raise ValueError(f"moe.moe_layer_period={self.moe.moe_layer_period} exceeds num_layers={self.num_layers}")
         self._check_kind()
         return self
 
@@ -217,6 +222,12 @@ class ModelSpec(Noun):
     def kv_size(self) -> int:
         """Width of all key heads together (values are as wide)."""
         return self.num_kv_heads * self.head_dim
+
+    def is_dense(self, layer: int) -> bool:
+        """Return whether a layer (from 0) has a dense feed-forward."""
+        if self.moe is None or layer < self.moe.num_dense_layers:
+            return True
+        return (layer - self.moe.num_dense_layers + 1) % self.moe.moe_layer_period != 0
 
     @classmethod
     def from_hf_config(cls, config: dict[str, Any], name: str = "") -> ModelSpec:

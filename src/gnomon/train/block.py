@@ -27,11 +27,10 @@ class Block(nn.Module):
     def __init__(self, spec: ModelSpec, index: int, recompute: Recompute = "none") -> None:
         super().__init__()
         self.is_parallel, self.recomputes_all = spec.parallel_block, recompute == "full"
-        is_dense = spec.moe is None or index < spec.moe.num_dense_layers
         self.attention_norm = make_norm(spec, spec.hidden_size)
         self.attention = (LatentAttention if spec.mla else Attention)(spec, window_of(spec, index))
         self.mlp_norm = make_norm(spec, spec.hidden_size) if spec.num_norms_per_layer > 1 else None
-        self.mlp = MLP(spec, spec.ffn_hidden_size, spec.mlp_bias) if is_dense else MoE(spec)
+        self.mlp = MLP(spec, spec.ffn_hidden_size, spec.mlp_bias) if spec.is_dense(index) else MoE(spec)
         has_four = spec.num_norms_per_layer == 4
         self.attention_output_norm = make_norm(spec, spec.hidden_size) if has_four else None
         self.mlp_output_norm = make_norm(spec, spec.hidden_size) if has_four else None

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnomon.plan.arrays import Array
-from gnomon.plan.cases import Cases
+from gnomon.plan.cases import Cases, product_ways
 from gnomon.plan.inference.cache import cached_tokens, kv_elements
 from gnomon.plan.inference.operators import Bytes
 from gnomon.plan.inference.workload import InferenceWorkload
-from gnomon.plan.sizes import PRODUCTS, held_copies
+from gnomon.plan.sizes import held_copies
 from gnomon.spec import ModelSpec
 
 FP32_BYTES = 4.0
@@ -59,22 +59,14 @@ def rank_weights_bytes(cases: Cases, sizes: Bytes) -> Array:
     fraction = np.ceil(model.num_layers / split.pp) / model.num_layers
     matrices, counted = np.zeros(1), np.zeros(1)
     for name, (n, k) in model.products.items():
-        how, layers = PRODUCTS[name]
         elements = n * k * held_copies(model, name)
         counted = counted + elements
-        matrices = matrices + elements / _ways(cases, how, layers)
+        matrices = matrices + elements / product_ways(cases, name)
     vectors = model.parameters - model.embedding_parameters - model.head_parameters - counted
     head = np.maximum(model.head_parameters, model.vocab * model.hidden)  # a tied head is a copy on its own stage
     one_stage = model.embedding_parameters + model.head_parameters
     end = np.where(split.pp > 1, np.maximum(model.embedding_parameters, head), one_stage)
     return fraction * (matrices * sizes.weights + np.maximum(vectors, 0.0) * wide) + end / split.tp * wide
-
-
-def _ways(cases: Cases, how: str, layers: str) -> Array:
-    split = cases.split
-    if layers == "expert":
-        return split.ep * split.expert_tp
-    return np.ones_like(split.tp) if how == "replicated" else split.tp
 
 
 def _widest_elements(cases: Cases) -> float:

@@ -29,7 +29,14 @@ NOT_NEGATIVE = (
     "ffn_hidden", "n_kv_heads", "experts", "top_k", "ep", "etp", "vp_or_interleave", "dp", "grad_accum",
     "moe_ffn_hidden", "mtp_layers", "window", "peak_tflops_used",
 )  # fmt: skip
-LARGEST = 1e12  # of any number of a row: more is a slip of the pen, and overflows further on
+# more is a slip of the pen, and overflows further on
+LARGEST = 1e12
+LARGEST_SIZES = {
+    **dict.fromkeys(("n_layers", "n_heads", "n_kv_heads", "experts", "top_k", "n_shared_experts", "mtp_layers"), 1e5),
+    **dict.fromkeys(("hidden", "ffn_hidden", "head_dim", "moe_ffn_hidden", "shared_ffn_hidden", "v_head_dim"), 1e7),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "qk_nope_dim", "qk_rope_dim"), 1e7),
+    **dict.fromkeys(("vocab", "params_b", "n_accel", "gbs", "mbs"), 1e9),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,10 +131,10 @@ def _check_numbers(row: Row) -> None:
         value = number(row, column)
         if value is not None and value < 0:
             raise PlanError(f"column {column} is {value:g}; it must not be negative")
-    for column in (*POSITIVE, *NOT_NEGATIVE):
-        value = number(row, column)
-        if value is not None and value > LARGEST:
-            raise PlanError(f"column {column} is {value:g}; it must be at most {LARGEST:g}")
+    for column in {*POSITIVE, *NOT_NEGATIVE, *LARGEST_SIZES}:
+        value, most = number(row, column), LARGEST_SIZES.get(column, LARGEST)
+        if value is not None and value > most:
+            raise PlanError(f"column {column} is {value:g}; it must be at most {most:g}")
 
 
 def _supported(cases: Cases) -> bool:

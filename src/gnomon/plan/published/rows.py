@@ -96,7 +96,7 @@ def model_of(row: Row, remarks: list[str]) -> ModelSpec:
             "parallel_block": "parallel" in text(row, "attn_type"),
             "sliding_window": window,
             "num_sliding_window_layers": _windowed_layers(layers, period) if window else 0,
-            "moe": _moe(row, layers),
+            "moe": _moe(row),
             "mla": _mla(row),
             "num_mtp_layers": integer(row, "mtp_layers", 0),
         },
@@ -114,7 +114,7 @@ def usual_heads(hidden: int, gated: bool) -> int:
     heads = GPT3_HEADS[nearest]
     if not gated and hidden % heads == 0:
         return heads
-    divisors = [n for n in range(1, hidden + 1) if hidden % n == 0]
+    divisors = [n for n in range(1, min(hidden, 65536) + 1) if hidden % n == 0]
     return min(divisors, key=lambda n: abs(math.log(hidden / n / 128)))
 
 
@@ -146,7 +146,7 @@ def _windowed_layers(layers: int, period: int) -> int:
     return layers if period <= 1 else layers - layers // period
 
 
-def _moe(row: Row, layers: int) -> dict[str, Any] | None:
+def _moe(row: Row) -> dict[str, Any] | None:
     experts = integer(row, "experts", 0) or 0
     if experts <= 1:
         return None
@@ -161,7 +161,8 @@ def _moe(row: Row, layers: int) -> dict[str, Any] | None:
         "expert_ffn_size": width,
         "num_shared_experts": shared if shared_width else 0,
         "shared_expert_ffn_size": shared_width if shared else 0,
-        "num_dense_layers": layers - (layers - dense) // period,
+        "num_dense_layers": dense,
+        "moe_layer_period": period,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from gnomon.plan.parameters import layer_counts
 from gnomon.plan.schedule import supported
 from gnomon.plan.search.space import SearchSpace
 from gnomon.spec import ModelSpec, Workload
@@ -114,7 +115,7 @@ def _heads(tp: Integers, model: ModelSpec) -> Mask:
 def _feed_forward(tp: Integers, model: ModelSpec) -> Mask:
     moe = model.moe
     bad = np.zeros(tp.shape, dtype=np.bool_)
-    if moe is None or moe.num_dense_layers:
+    if layer_counts(model)[0]:
         bad = bad | (model.ffn_hidden_size % tp != 0)
     if moe is not None and moe.shared_expert_ffn_size:
         bad = bad | (moe.shared_expert_ffn_size % tp != 0)

@@ -58,16 +58,20 @@ def load_stack(name: str) -> StackSpec:
 
 
 def _stack_from_file(path: Path) -> StackSpec:
-    stated = {"name": path.stem, **read_mapping(path)}
+    stated = _with_shared({"name": path.stem, **read_mapping(path)})
     base = stated.pop("base", None)
-    return StackSpec.from_mapping({**(_stack_entry(base) if base else {}), **stated}, where=str(path))
+    return StackSpec.from_mapping({**(_stack_entry(str(base)) if base else {}), **stated}, where=str(path))
 
 
 def _stack_entry(name: str) -> dict[str, Any]:
-    entry = _read("stacks", name)
+    return _with_shared(_read("stacks", name))
+
+
+def _with_shared(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a description of a stack with the constants of the families that it names, unless it states them."""
     for owner, constants in SHARED_FIELDS.items():
-        if owner in entry:
-            other = _read("stacks", entry[owner])
+        if entry.get(owner) is not None:
+            other = _read("stacks", str(entry[owner]))
             entry = {**{field: other[field] for field in constants if field in other}, **entry}
     return entry
 
