@@ -263,6 +263,17 @@ def test_megatron_pads_the_vocabulary_and_others_do_not():
     assert core.model_flops == eager.model_flops
 
 
+def test_the_loss_of_old_megatron_is_made_of_kernels():
+    """To fp32, maximum, difference, exponential, sum and quotient of the logits; and back (mpu/cross_entropy.py)."""
+    asked = {"seq_len": 1024, "global_batch": 8, "micro_batch": 8, "precision": "fp16"}
+    old = plan(load_model("gpt2"), H100, Layout(tp=4), Workload(**asked, stack="megatron"))
+    new = plan(load_model("gpt2"), H100, Layout(tp=4), Workload(**asked, stack="megatron-core"))
+    moved = [sum(o.traffic_bytes for o in e.operators if o.name == "loss") for e in (old, new)]
+    logits = 8 * 1024 * 12672
+    assert moved[0] == pytest.approx(52 * logits)
+    assert moved[1] == pytest.approx(16 * logits)
+
+
 def test_hfu_counts_a_head_that_is_not_computed_again():
     asked = Workload(seq_len=4096, global_batch=8, micro_batch=1, **CORE)
     estimate = plan(load_model("llama-3.2-1b"), H100, Layout(recompute="full"), asked)

@@ -89,6 +89,7 @@ class Storage:
     passes: Array
     vocabulary_multiple: Array
     padded_values: Array
+    fused_loss: Array
     memory_overhead: Array
     framework_bytes: Array
 
@@ -131,6 +132,7 @@ class Storage:
             passes=array(stack.elementwise_passes),
             vocabulary_multiple=array(stack.vocabulary_multiple),
             padded_values=array(stack.padded_values),
+            fused_loss=array(stack.fused_loss),
         )
 
 

@@ -305,8 +305,11 @@ def _head(cases: Cases) -> Iterator[Operator]:
         yield from _linear(cases, "prediction module", "matmul_s", model.mtp_layers, both, place)
     shape = (cases.tokens, cases.rank_vocab, model.hidden + 0.0 * tp, np.ones_like(tp))
     yield from _linear(cases, "head", term, passes, shape, place)
-    yield _memory(cases, "loss", term, "cross_entropy", passes, logits, launches=3.0, place=place)
-    yield _memory(cases, "loss", term, "cross_entropy_backward", passes, logits, "backward", 2.0, place)
+    fused, apart = passes * cases.storage.fused_loss, passes * (1.0 - cases.storage.fused_loss)
+    yield _memory(cases, "loss", term, "cross_entropy", fused, logits, launches=3.0, place=place)
+    yield _memory(cases, "loss", term, "cross_entropy_backward", fused, logits, "backward", 2.0, place)
+    yield _memory(cases, "loss", term, "parallel_cross_entropy", apart, logits, launches=9.0, place=place)
+    yield _memory(cases, "loss", term, "parallel_cross_entropy_backward", apart, logits, "backward", 4.0, place)
     casts = passes * cases.storage.autocast
     yield _memory(cases, "logits cast", term, "cast_up", casts, logits, place=place)
     yield _memory(cases, "logits cast", term, "cast_down", casts, logits, "backward", place=place)

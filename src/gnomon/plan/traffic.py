@@ -61,6 +61,9 @@ OTHER_TRAFFIC: dict[str, Traffic] = {
     "rope_fused": Traffic(per_compute_byte=2),
     "gate_fused": Traffic(per_compute_byte=3),
     "gate_fused_backward": Traffic(per_compute_byte=5),
+    # Megatron-LM's vocab_parallel_cross_entropy: to fp32, maximum, difference, exponential, sum, quotient; and back
+    "parallel_cross_entropy": Traffic(fixed=36, per_compute_byte=1),
+    "parallel_cross_entropy_backward": Traffic(fixed=12, per_compute_byte=1),
     "softmax": Traffic(per_compute_byte=2),
     "softmax_backward": Traffic(per_compute_byte=3),
     "dropout": Traffic(fixed=1, per_compute_byte=2),

@@ -18,6 +18,7 @@ SHARED_FIELDS = {
         "step_overhead_s",
         "elementwise_passes",
         "vocabulary_multiple",
+        "fused_loss",
     ),
     "shards_of": ("shard_rate",),
 }
@@ -49,6 +50,9 @@ class StackSpec(Noun):
         default=False, description="latent attention pads its values to the width of the keys, for one kernel of both"
     )
     flash_attention: bool = Field(description="attention scores are never stored, unless a workload says otherwise")
+    fused_loss: bool = Field(
+        default=True, description="the loss is one kernel each way; else those of Megatron-LM's cross-entropy"
+    )
     moment_bytes: Literal[1, 2, 4] = Field(default=4, description="bytes per element of each of the two moments")
     gradient_bytes: Literal[2, 4] = Field(description="bytes per gradient element as accumulated and reduced")
     asynchronous: bool = Field(default=True, description="the host runs ahead of the device")
