@@ -99,7 +99,8 @@ class Storage:
         compute = 4.0 if precision in ("fp32", "tf32") else 2.0
         autocast = stack.storage == "autocast" and compute < 4.0
         wide = stack.storage == "autocast" or compute == 4.0
-        masters = 2.0 * compute if stack.storage == "pure" else 2.0 * stack.moment_bytes + (0.0 if wide else 4.0)
+        moments = min(stack.moment_bytes, compute) if stack.storage == "pure" else stack.moment_bytes
+        masters = 2.0 * moments + (4.0 if stack.storage == "mixed" and not wide else 0.0)
         measured = cluster.efficiency
         same = (
             "collective_dispatch_s",

@@ -38,7 +38,7 @@ def layer_traffic(cases: Cases) -> LayerTraffic:
     split = cases.split
     has_experts = cases.model.moe_layers > 0
     calls = (
-        average(cases, lambda half: 2.0 * (2.0 + half.crossed)) * (split.tp > 1)
+        average(cases, layer_sums) * (split.tp > 1)
         + 8.0 * ((split.ep > 1) & has_experts)
         + 4.0 * ((split.expert_tp > 1) & has_experts)
         + 2.0 * split.cp * (split.cp > 1)
@@ -52,6 +52,11 @@ def layer_traffic(cases: Cases) -> LayerTraffic:
         expert_backward=expert,
         calls=calls,
     )
+
+
+def layer_sums(half: Cases) -> Array:
+    """Return the tensor-parallel sums of one layer, forward and backward."""
+    return 2.0 * (2.0 + half.crossed)
 
 
 def _tensor_s(cases: Cases) -> Array:

@@ -7,7 +7,7 @@ from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 STORAGE = {
     "autocast": "fp32 weights and gradients; products, attention and activations in the compute dtype",
     "mixed": "16-bit weights, fp32 masters",
-    "pure": "weights, gradients and moments in 16 bits",
+    "pure": "weights and gradients in 16 bits",
 }
 
 
@@ -77,17 +77,18 @@ def assumptions(
         lines.append("the encoder attends both ways; tokens per second are those of the decoder")
     if model.diffusion is not None:
         lines.append("tokens are patches; what encodes images and text before the transformer is not counted")
-    if layout.pp > 1 and model.num_layers % (layout.pp * layout.vpp):
+    if layout.pp > 1 and model.num_layers % layout.pp:
         lines.append("layers do not divide by the stages: the largest are priced, the first and the last have fewer")
     return tuple(lines)
 
 
 def _storage(workload: Workload, stack: StackSpec) -> str:
-    moments = f"moments in {8 * stack.moment_bytes} bits each"
-    if workload.precision in ("fp32", "tf32"):
+    wide = workload.precision in ("fp32", "tf32")
+    size = min(stack.moment_bytes, 2) if stack.storage == "pure" and not wide else stack.moment_bytes
+    moments = f"moments in {8 * size} bits each"
+    if wide:
         return f"weights and gradients in fp32, {moments}; products in {workload.precision}"
-    words = STORAGE[stack.storage]
-    return words if stack.storage == "pure" else f"{words}; {moments}"
+    return f"{STORAGE[stack.storage]}; {moments}"
 
 
 def _recompute(layout: Layout) -> str:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from gnomon.plan.arrays import Array, array
 from gnomon.plan.cases import Cases
-from gnomon.plan.sizes import PRODUCTS, ModelSizes, attended_tokens
+from gnomon.plan.sizes import PRODUCTS, ModelSizes, mean_keys
 from gnomon.spec import ModelSpec, Workload
 
 NONE = np.zeros(1)
@@ -57,10 +57,7 @@ def model_flops_per_token(model: ModelSizes, seq_len: Array, causal: Array, enco
     products = np.zeros(1)
     for name, (n, k) in model.products.items():
         products = products + 2.0 * n * k * layers[PRODUCTS[name][1]]
-    windowed = model.window_layers / model.num_layers
-    keys = (1.0 - windowed) * attended_tokens(seq_len, NONE, causal) + windowed * attended_tokens(
-        seq_len, model.window, causal
-    )
+    keys = mean_keys(model, seq_len, causal)
     met = decoder * (keys + (encoder > 0) * encoder_seq_len) + encoder * read * encoder_seq_len
     attention = 2.0 * met * model.heads * (model.head_dim + model.value_dim)
     head = 2.0 * model.vocab * model.hidden

@@ -8,7 +8,7 @@ import numpy as np
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
-from gnomon.plan.communication import expert_bytes, layer_traffic, shard_traffic, stage_send_s
+from gnomon.plan.communication import expert_bytes, layer_sums, layer_traffic, shard_traffic, stage_send_s
 from gnomon.plan.estimate import OperatorEstimate
 from gnomon.plan.evaluate import Evaluation
 from gnomon.plan.halves import average
@@ -83,8 +83,8 @@ def _collectives(
     layers = _counts(cases, result)["layer"]
     micro_batches = float(cases.accumulation[0])
     wide = model.hidden * storage.compute_bytes
-    summed = _one(average(cases, lambda half: 2.0 * (2.0 + half.crossed) * half.tokens * wide))
-    sums = _one(average(cases, lambda half: 2.0 * (2.0 + half.crossed)))
+    sums = _one(average(cases, layer_sums))
+    summed = _one(average(cases, lambda half: layer_sums(half) * half.tokens * wide))
     keys = _one(2.0 * cases.tokens * cases.rank_keys * storage.compute_bytes)
     routed = _one(np.add(*expert_bytes(cases)))
     stage = STAGES[int(result.busiest[0])]

@@ -14,7 +14,7 @@ from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
 from gnomon.plan.halves import halves
 from gnomon.plan.operator import Operator, Phase, Place
-from gnomon.plan.sizes import PRODUCTS, attended_tokens
+from gnomon.plan.sizes import PRODUCTS, mean_keys
 from gnomon.plan.stages import held_parameters, updated_parameters
 from gnomon.plan.traffic import OTHER_TRAFFIC, SAME_CURVE, TRAFFIC
 
@@ -74,8 +74,8 @@ def _layer(cases: Cases) -> Iterator[Operator]:
     model = cases.model
     for name, (split, layers) in PRODUCTS.items():
         yield from _product(cases, name, split, layers)
-    yield from _attention(cases, "attention", _attended(cases), cases.seq_len, cases.tokens, np.ones(1))
-    read = cases.encoder_seq_len
+    keys, read = mean_keys(model, cases.seq_len, cases.causal), cases.encoder_seq_len
+    yield from _attention(cases, "attention", keys, cases.seq_len, cases.tokens, np.ones(1))
     yield from _attention(cases, "cross attention", read, read, cases.memory_tokens, cases.crossed)
     yield from _relative_positions(cases)
     yield from _elementwise(cases)
@@ -162,16 +162,6 @@ def _linear(
     each = np.maximum(groups, 1.0)
     yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * k * groups, "forward", each, place)
     yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * n * groups, "backward", each, place)
-
-
-def _attended(cases: Cases) -> Array:
-    """Return the mean number of keys that a query meets, over layers with and without a window."""
-    model = cases.model
-    windowed = model.window_layers / model.num_layers
-    none = np.zeros_like(model.window)
-    return (1.0 - windowed) * attended_tokens(cases.seq_len, none, cases.causal) + windowed * attended_tokens(
-        cases.seq_len, model.window, cases.causal
-    )
 
 
 def _attention(

@@ -69,10 +69,8 @@ def _computed_share(cases: Cases, result: Evaluation, layout: Layout) -> float:
     # the fused attention's backward recomputes its scores, which counts as needed twice the forward
     whole = sum(_flops(o) for o in layer)
     head = float(2.0 * cases.rank_vocab[0] * cases.model.hidden[0] * cases.tokens[0])
-    needed = 3.0 * (
-        whole
-        + head * float(1.0 + cases.model.mtp_layers[0]) / float((cases.model.num_layers + cases.model.mtp_layers)[0])
-    )
+    layers, modules = float(cases.model.num_layers[0]), float(cases.model.mtp_layers[0])
+    needed = 3.0 * (whole + head * (1.0 + modules) / (layers + modules))
     return 1.0 + layout.recompute_share * again / needed if needed else 1.0
 
 

@@ -220,6 +220,13 @@ def _feed_forward(linears: tuple) -> tuple[tuple[int, int], tuple[int, int]]:  #
     return (sum(linear.outputs for linear in up), up[0].inputs), (down.outputs, down.inputs)
 
 
+def mean_keys(model: ModelSizes, seq_len: Array, causal: Array) -> Array:
+    """Return the mean number of keys that a query meets, over layers with and without a window."""
+    windowed = model.window_layers / model.num_layers
+    whole = attended_tokens(seq_len, np.zeros_like(model.window), causal)
+    return (1.0 - windowed) * whole + windowed * attended_tokens(seq_len, model.window, causal)
+
+
 def attended_tokens(seq_len: Array, window: Array, causal: Array) -> Array:
     """Return the mean number of keys that a query meets: s (full), s/2 (causal), or less with a sliding window.
 

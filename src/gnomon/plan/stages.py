@@ -37,7 +37,7 @@ def stage_layers(cases: Cases) -> StageLayers:
     pp = split.pp
     middle = np.ceil(total / pp)
     short = pp * middle - total
-    chunk = middle / np.where(np.isin(split.schedule, FOLDED), 2.0, split.vpp)
+    chunk = middle / _chunks(cases)
     elsewhere = np.ceil(short / 2.0) > chunk
     first = np.where(elsewhere, np.floor(total / pp), middle - np.floor(short / 2.0))
     last = np.where(elsewhere, np.floor(total / pp), middle - np.ceil(short / 2.0))
@@ -52,6 +52,11 @@ def stage_layers(cases: Cases) -> StageLayers:
     return StageLayers(
         first=np.where(one, total, first), middle=np.where(one, total, middle), last=np.where(one, total, last)
     )
+
+
+def _chunks(cases: Cases) -> Array:
+    """Return into how many chunks the layers of a rank fall: two where the model is folded."""
+    return np.where(np.isin(cases.split.schedule, FOLDED), 2.0, cases.split.vpp)
 
 
 def largest_stage(cases: Cases, of_stage: Callable[[str], Array]) -> Array:
@@ -115,8 +120,7 @@ def _dense_layers(cases: Cases, stage: str, layers: Array) -> Array:
     model, split = cases.model, cases.split
     if not np.any(model.moe_layers):
         return layers
-    chunks = np.where(np.isin(split.schedule, FOLDED), 2.0, split.vpp)
-    chunk = np.where(split.pp == 1, model.num_layers, stage_layers(cases).first / chunks)
+    chunk = np.where(split.pp == 1, model.num_layers, stage_layers(cases).first / _chunks(cases))
     after = np.maximum(model.num_layers - model.leading_dense, 1.0)
     density = (model.dense_layers - model.leading_dense) / after
     leading = np.minimum(model.leading_dense, chunk)
