@@ -5,6 +5,7 @@ import pytest
 from gnomon.errors import PlanError
 from gnomon.plan.published.accelerators import accelerator_of
 from gnomon.plan.published.hardware import cluster_of
+from gnomon.spec.catalog import load_cluster
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,23 @@ def test_a_stated_rate_is_shared_by_the_accelerators_of_a_node() -> None:
     assert cluster.tiers[1].bandwidth_bytes_per_s == 50e9
     slices, _ = machine("TPU-v5p", 128, 4, "2 slices, DCN 25 Gb/s per chip")
     assert [(t.span, t.bandwidth_bytes_per_s) for t in slices.tiers] == [(64, 600e9), (1_000_000, 25e9 / 8)]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "ranks", "note", "torus"),
+    [
+        ("TPU-v4", 6144, "2 pods of 3072, DCN between", 3072),
+        ("TPU-v4", 6144, "", 3072),  # a pod has 4096 chips
+        ("TPU-v5e", 1024, "v5e-256 pod", 256),
+        ("TPU-v6e", 512, "2 x v6e-256", 256),
+        ("TPU-v5p", 512, "4 slices of v5p-256 (128 chips)", 128),
+    ],
+)
+def test_slices_are_joined_by_the_data_centre_network(hardware: str, ranks: int, note: str, torus: int) -> None:
+    cluster, _ = machine(hardware, ranks, 4, note)
+    assert [tier.span for tier in cluster.tiers] == [torus, 1_000_000]
+    catalogued = load_cluster(f"{hardware.lower()}-pod").tiers[1]
+    assert cluster.tiers[1].bandwidth_bytes_per_s == catalogued.bandwidth_bytes_per_s
 
 
 @pytest.mark.parametrize(

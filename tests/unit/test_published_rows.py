@@ -76,6 +76,20 @@ def test_software_families(columns: dict, family: str) -> None:
     assert problem(**columns).stack.name == family
 
 
+@pytest.mark.parametrize(
+    ("notes", "ahead"),
+    [
+        ("", True),
+        ("CUDA_LAUNCH_BLOCKING=1", False),
+        ("DDP not overlapped; synchronous launches", False),
+        ("CUDA_LAUNCH_BLOCKING=0", True),
+        ("asynchronous launches", True),
+    ],
+)
+def test_launches_that_wait_for_their_kernels(notes: str, ahead: bool) -> None:
+    assert problem(year=2021, overlap_notes=notes).stack.asynchronous is ahead
+
+
 def test_families_that_run_the_same_layers_launch_them_alike() -> None:
     ours, theirs = problem(year=2021).stack, problem(flash_attention=0, pp_schedule="1F1B (DeepSpeed)").stack
     assert (ours.dispatch_s, ours.run_ahead, ours.elementwise_passes) == (

@@ -55,7 +55,8 @@ NAMED_CLUSTERS = {
     "frontier": "frontier",
     "lumi": "lumi-g",
 }
-DATA_CENTRE_TIER_BYTES_PER_S = 100e9 / 8 / 4  # TPU slices: 100 Gb/s per host of four chips
+# "2 slices of 64", "4 x v5e-256", "2 pods of 3072", but not the chips of "v5e-256 pod"
+SLICES = re.compile(r"(?<![-\w.])(\d+)\s*(?:x\s*(?:tpu\s*)?v\d|slice|(?:\w+\s+)?pods?\b)")
 UNBOUNDED = 1_000_000
 # ring, simple protocol, as the tiers of the catalog: src/graph/tuning.cc of https://github.com/NVIDIA/nccl
 PCIE_LATENCY_S, LINK_LATENCY_S, NETWORK_LATENCY_S = 5.7e-6, 3.4e-6, 14.0e-6
@@ -77,7 +78,7 @@ def cluster_of(row: Row, remarks: list[str]) -> ClusterSpec:
         cluster = _generic_cluster(row, accelerator, stated, remarks)
     tiers = _with_stated_rate(cluster.tiers, stated, per_node)
     if accelerator.startswith("tpu"):
-        tiers = _with_slices(tiers, _note(row), stated, ranks, per_node)
+        tiers = _with_slices(tiers, _note(row), ranks)
     else:
         tiers = _with_domain(cluster, tiers, stated, per_node, ranks, remarks)
     tiers = (*tiers[:-1], tiers[-1].model_copy(update={"span": max(tiers[-1].span, UNBOUNDED)})) if tiers else ()
@@ -182,14 +183,16 @@ def _with_domain(
     return (inner.model_copy(update={"span": span}), *[tier for tier in outer if tier.span > span])
 
 
-def _with_slices(tiers: Tiers, note: str, stated: Interconnect, ranks: int, per_node: int) -> Tiers:
-    """Return the tiers of TPU slices: torus inside, data-centre network between several."""
-    slices = re.search(r"(\d+)\s*(?:x\s*v\d|slice)", note)
-    count = int(slices.group(1)) if slices else 1
+def _with_slices(tiers: Tiers, note: str, ranks: int) -> Tiers:
+    """Return the tiers of TPU slices: the torus inside, the data-centre network between several.
+
+    Where no number of slices is stated there are no more than a pod's chips require.
+    """
     if not tiers:
         return tiers
+    torus, *outer = tiers
+    stated = SLICES.search(note)
+    count = int(stated.group(1)) if stated else -(-ranks // torus.span)
     if count <= 1:
-        return (tiers[0].model_copy(update={"span": max(ranks, tiers[0].span)}),)
-    rate = stated.node_bytes_per_s / per_node if stated.node_bytes_per_s else DATA_CENTRE_TIER_BYTES_PER_S
-    outer = NetworkTier(name="data-centre network", span=UNBOUNDED, bandwidth_bytes_per_s=rate, latency_s=3e-5)
-    return (tiers[0].model_copy(update={"span": max(1, ranks // count)}), outer)
+        return (torus.model_copy(update={"span": max(ranks, torus.span)}),)
+    return (torus.model_copy(update={"span": max(1, ranks // count)}), *outer)

@@ -52,13 +52,15 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
 
 
 def storage_of(row: Row, stack: StackSpec) -> StackSpec:
-    """Return the stack with the precision of gradients and the overlap that the row states."""
+    """Return the stack with what the row states: precision of gradients, overlap, and whether launches run ahead."""
     notes = text(row, "overlap_notes")
     if any(words in notes for words in ("not overlapped", "overlap off", "no overlap", "without overlap")):
         overlaps = ("overlap_tensor", "overlap_data", "overlap_shard", "overlap_context", "overlap_expert")
         stack = stack.model_copy(update=dict.fromkeys(overlaps, 0.0))
     elif "overlap_grad_reduce false" in notes:
         stack = stack.model_copy(update={"overlap_data": 0.0})
+    if re.search(r"launch[_ ]blocking(?!\s*[=:]?\s*0)|synchronous launch", notes) and "asynchronous" not in notes:
+        stack = stack.model_copy(update={"asynchronous": False})
     stated = text(row, "grad_accum_dtype") or text(row, "precision")
     if re.search(r"fp32|float32|default", stated):
         return stack.model_copy(update={"gradient_bytes": 4})
