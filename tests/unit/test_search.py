@@ -13,7 +13,7 @@ from gnomon.plan.search.collect import Best, Front
 from gnomon.plan.search.explain import compare
 from gnomon.plan.search.sensitivity import sensitivity
 from gnomon.spec import ModelSpec, MoESpec, Workload
-from gnomon.spec.catalog import load_cluster
+from gnomon.spec.catalog import load_cluster, load_model
 
 DENSE = ModelSpec(
     name="dense", num_layers=8, hidden_size=1024, num_heads=16, num_kv_heads=4, vocab_size=32000, max_seq_len=2048
@@ -224,3 +224,19 @@ def test_the_default_space_holds_only_values_that_divide():
     assert all(SPARSE.num_heads % tp == 0 for tp in space.tp)
     assert all(8 % ep == 0 for ep in space.ep)
     assert space.size > 1000
+
+
+def test_chunks_of_which_the_first_and_the_last_are_short():
+    """Llama 3 405B has 126 layers in 16 x 8 chunks of one (arXiv 2407.21783, section 3.3.2)."""
+    model, cluster = load_model("llama-3.1-405b"), load_cluster("dgx-h100", 256)
+    batch = WORKLOAD.model_copy(update={"seq_len": 8192, "global_batch": 256})
+    chunks = default_space(model, 2048, 8, 256).vpp
+    assert 8 in chunks
+    space = SearchSpace(tp=(8,), pp=(16,), vpp=chunks, zero_stage=(1,), micro_batch=(1,), schedule=("1f1b",))
+    evaluator = Evaluator(model, cluster, batch, space, 2048)
+    numbers = np.concatenate([found.numbers.reshape(-1) for found in evaluator.batches(0, space.num_states)])
+    layouts = [space.layout(int(number), 2048, batch) for number in numbers]
+    # 126 layers, embedding and head fill 16 x 3 chunks no better than 16 x 5 or 16 x 6
+    assert {layout.vpp for layout, _ in layouts} == {1, 2, 4, 8}
+    whole = next(layout for layout, _ in layouts if layout.vpp == 8)
+    assert plan(model, cluster, whole, batch).step_time_s > 0

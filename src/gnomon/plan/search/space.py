@@ -22,6 +22,8 @@ RUN = ("recompute", "offload_activations", "offload_optimizer")
 OUTER = ("schedule", *RUN)
 SHARED = (*INNER, *STATE)
 AXES = (*SHARED, *OUTER)
+# embedding and head, which may stand in the place of a layer each (Llama 3, arXiv 2407.21783, section 3.3.2)
+END_LAYERS = 2
 
 
 class RecomputeChoice(Noun):
@@ -109,11 +111,11 @@ class SearchSpace(Noun):
 
 
 def default_space(model: ModelSpec, num_ranks: int, per_node: int, batch: int) -> SearchSpace:
-    """Return the layouts that practitioners would try: powers of two, and the divisors of the layers for pipelines."""
+    """Return the layouts that practitioners would try: powers of two, and pipelines of whole chunks."""
     powers = [1 << i for i in range(num_ranks.bit_length()) if 1 << i <= num_ranks]
     moe = model.moe
     stages = [d for d in range(1, model.num_layers + 1) if num_ranks % d == 0 and d <= model.num_layers]
-    chunks = [v for v in range(1, 13) if model.num_layers % v == 0]
+    chunks = [v for v in range(1, 13) if any((model.num_layers + more) % v == 0 for more in range(END_LAYERS + 1))]
     return SearchSpace(
         tp=tuple(p for p in powers if p <= max(per_node, 8) and model.num_heads % p == 0),
         pp=tuple(stages),
