@@ -30,6 +30,10 @@ MEGATRON = Convention("full", recompute=True)
         ("MFU = 6N + 12LHQT (full non-causal), no remat", FULL),
         ("6*(N-emb)+12*L*H*Q*T", FULL),
         ("as in PaLM", FULL),
+        *(
+            (words, FULL)
+            for words in ("noncausal", "non causal attention", "6N, no causal halving", "causal mask not used")
+        ),
         ("6N (N incl. embeddings and learned positions) + full non-causal attention", Convention("full", True)),
         ("F=96*B*s*l*h^2*(1+s/6h+V/16lh) incl. full activation recompute (no recompute of head)", MEGATRON),
         ("24*ckpt_factor(4)*B*s*l*h^2*(1+s/6h+V/16lh)", MEGATRON),
@@ -140,6 +144,11 @@ def test_a_measured_value_must_be_a_positive_number(value: str) -> None:
         ("peak GiB, max over ranks", "reserved", 2.0**30, False),
         ("max_memory_allocated, MiB", "allocated", 2.0**20, False),
         ("GB, converted from MiB, allocated", "allocated", 1e9, False),
+        ("MiB converted to GB", "device", 1e9, False),
+        ("GB (source in MiB)", "device", 1e9, False),
+        ("nvidia-smi MiB -> GB", "device", 1e9, False),
+        ("GB", "device", 1e9, False),
+        ("GiB", "device", 2.0**30, False),
     ],
 )
 def test_kinds_of_memory(text: str, quantity: str, unit: float, ends: bool) -> None:

@@ -47,7 +47,7 @@ def problem(**columns: object):
     ],
 )
 def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int) -> None:
-    silent = {**GPT, "n_heads": "", "hidden": str(hidden), "gated_mlp": str(gated)}
+    silent = {**GPT, "n_heads": "", "hidden": str(hidden), "gated_mlp": str(gated), "ffn_hidden": str(4 * hidden)}
     stated = {**silent, "n_heads": str(heads)}
     assert problem_of(silent).model == problem_of(stated).model
     assert problem_of(silent).model.num_heads == heads
@@ -74,6 +74,113 @@ def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int
 )
 def test_software_families(columns: dict, family: str) -> None:
     assert problem(**columns).stack.name == family
+
+
+LLAMA_8B = {
+    "n_layers": 32,
+    "hidden": 4096,
+    "ffn_hidden": 14336,
+    "n_heads": 32,
+    "n_kv_heads": 8,
+    "vocab": 128256,
+    "gated_mlp": 1,
+    "params_b": 8.03,
+}
+
+
+@pytest.mark.parametrize(
+    ("blank", "columns", "value", "remark"),
+    [
+        ("n_layers", LLAMA_8B, 32, "n_layers is blank: 32 layers have the 8.03 billion parameters of params_b"),
+        # 175 billion in a table's rounding; 96 layers of 12 h^2 with their biases and norms
+        ("n_layers", {"hidden": 12288, "n_heads": 96, "tied_embeddings": 1, "params_b": 175}, 96, "n_layers is blank"),
+        ("ffn_hidden", {**LLAMA_8B, "n_kv_heads": 32}, 11008, "ffn_hidden is blank: taken as 11008"),  # LLaMA 7B's
+    ],
+)
+def test_sizes_that_a_source_is_silent_about(blank: str, columns: dict, value: int, remark: str) -> None:
+    row = {**GPT, **{name: str(number) for name, number in columns.items()}, blank: ""}
+    field = {"n_layers": "num_layers", "ffn_hidden": "ffn_hidden_size"}[blank]
+    prepared = prepare(row)
+    assert getattr(prepared.problem.model, field) == value
+    assert prepared.remarks[0].startswith(remark)
+
+
+def test_a_width_of_shared_experts_says_that_there_is_one() -> None:
+    experts = {"experts": 8, "top_k": 2, "moe_ffn_hidden": 8192, "shared_ffn_hidden": 8192}
+    silent, stated = problem(**experts).model, problem(**experts, n_shared_experts=1).model
+    assert silent == stated
+    assert silent.moe is not None
+    assert silent.moe.shared_expert_ffn_size == 8192
+
+
+@pytest.mark.parametrize(
+    ("columns", "micro_batch", "accumulation"),
+    [
+        ({"mbs": "", "gbs": 512, "grad_accum": 4}, 2, 4),
+        ({"mbs": 16, "gbs": 128}, 2, 1),  # more than a rank's batch
+        ({"mbs": 2, "gbs": 512}, 2, 4),
+    ],
+)
+def test_micro_batches(columns: dict, micro_batch: int, accumulation: int) -> None:
+    found = prepare({**GPT, **{name: str(value) for name, value in columns.items()}})
+    workload = found.problem.workload
+    assert (workload.micro_batch, workload.accumulation(64)) == (micro_batch, accumulation)
+    contradicts = ("mbs=16 is more than a rank's batch of 2: taken as 2",)
+    assert found.remarks == (contradicts if columns["mbs"] == 16 else ())
+
+
+@pytest.mark.parametrize(
+    ("columns", "micro_batch", "accumulation"),
+    [
+        ({"tp": 4, "mbs": 2, "gbs": 128}, 8, 1),  # 2 of each of 4 chips
+        ({"tp": 4, "mbs": 0.25, "gbs": 16}, 1, 1),  # a quarter of a sequence
+        ({"tp": 4, "mbs": 1, "gbs": 128, "grad_accum": 2}, 4, 2),
+        ({"tp": 4, "mbs": 1, "gbs": ""}, 4, 1),
+        ({"tp": 4, "mbs": 2, "gbs": 256}, 2, 8),  # not the batch of a chip
+        ({"mbs": "", "gbs": 192}, 3, 1),
+    ],
+)
+def test_tpu_rows_state_the_batch_of_a_chip(columns: dict, micro_batch: int, accumulation: int) -> None:
+    tpu = {"hardware": "TPU-v5p", "accel_per_node": 4, "source": "MaxText", "zero_stage_or_fsdp": "FSDP"}
+    found = problem(**tpu, **columns)
+    assert found.workload.micro_batch == micro_batch
+    assert found.workload.accumulation(found.layout.dp) == accumulation
+
+
+@pytest.mark.parametrize(
+    ("fsdp", "ranks"), [("FSDP", 256), ("", 256), ("dcn_fsdp=2, ici_fsdp=256", 512), ("FSDP 64", 64)]
+)
+def test_slices_are_copies_of_each_other(fsdp: str, ranks: int) -> None:
+    row = {"hardware": "TPU-v6e", "n_accel": 512, "gbs": 512, "accel_per_node": 4, "zero_stage_or_fsdp": fsdp}
+    assert problem(**row, interconnect_note="2 x v6e-256").layout.shard_ranks == ranks
+
+
+@pytest.mark.parametrize(
+    ("notes", "lost"),
+    [
+        ("overlap: off", {"tensor", "data", "shard", "context", "expert"}),
+        ("overlap=disabled", {"tensor", "data", "shard", "context", "expert"}),
+        ("no communication overlap", {"tensor", "data", "shard", "context", "expert"}),
+        ("TP overlap off", {"tensor"}),
+        ("overlap_grad_reduce=False, tp_comm_overlap on", {"data"}),
+        ("all-to-all not overlapped", {"expert"}),
+        ("everything overlapped", set()),
+    ],
+)
+def test_what_is_not_overlapped(notes: str, lost: set) -> None:
+    with_all, stack = problem().stack, problem(overlap_notes=notes).stack
+    kinds = ("tensor", "data", "shard", "context", "expert")
+    found = {kind: (getattr(with_all, f"overlap_{kind}"), getattr(stack, f"overlap_{kind}")) for kind in kinds}
+    assert all(before > 0 for before, _ in found.values())
+    assert {kind for kind, (before, after) in found.items() if after != before} == lost
+    assert all(found[kind][1] == 0 for kind in lost)
+
+
+def test_tensor_parallelism_under_fsdp_costs_time_and_keeps_the_family() -> None:
+    columns = {"source": "torchtitan", "zero_stage_or_fsdp": "FSDP2", "recompute": "selective op", "n_accel": 64}
+    one, two = (predict([{**GPT, **{k: str(v) for k, v in columns.items()}, "tp": tp}])[0] for tp in ("1", "2"))
+    assert problem(**columns, tp=2).stack.name == "fsdp"
+    assert two.tokens_per_s_per_accel < one.tokens_per_s_per_accel
 
 
 @pytest.mark.parametrize(
@@ -117,6 +224,12 @@ def test_shards_stay_gathered_between_pipeline_stages() -> None:
         ("ZB-1p", "zb-h1", 1),
         ("ZB-2p", "zb-h2", 1),
         ("zbv-formatted", "zb-v", 1),
+        ("ZeroBubble-V", "zb-v", 1),
+        ("zero bubble V", "zb-v", 1),
+        ("Zero Bubble", "zb-h1", 1),
+        ("ZBV-Half", "v-half", 1),
+        ("DualPipe", "dualpipe", 1),
+        ("DualPipeV", "zb-v", 1),
     ],
 )
 def test_schedules(name: str, schedule: str, chunks: int) -> None:
@@ -135,6 +248,7 @@ def test_schedules(name: str, schedule: str, chunks: int) -> None:
         ({"head_dim": 1e308}, "at most 1e+07"),
         ({"hardware": "RTX-4090"}, "the catalog has no cluster"),
         ({"tp": 5}, "does not divide n_accel=64"),
+        ({"pp": 4, "vp_or_interleave": 13}, "pp x vpp = 4 x 13 model chunks are more than the 48 layers"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(columns: dict, words: str) -> None:

@@ -27,6 +27,12 @@ def read(**columns: object):
         ("FSDP2 (8-way)", 3, 8, "fsdp"),
         ("FSDP=8", 3, 8, "fsdp"),
         ("FSDP 8", 3, 8, "fsdp"),
+        ("FSDP (FSDP=1)", 3, None, "fsdp"),
+        ("FSDP=-1", 3, None, "fsdp"),
+        ("ici_fsdp=-1", 3, None, "fsdp"),
+        ("dcn_fsdp=2, ici_fsdp=32", 3, 64, "fsdp"),
+        ("HSDP: 4 replicas x 32 shards", 3, 32, "fsdp"),
+        ("FSDP disabled", 1, None, "megatron-core"),
         ("8-way FSDP", 3, 8, "fsdp"),
         ("FSDP 64 per slice", 3, 64, "fsdp"),
         ("FSDP across 2 pods", 3, None, "fsdp"),
@@ -93,7 +99,23 @@ def test_sharding_that_leaves_something_open(text: str, remark: str) -> None:
         *((word, {"year": 2021}, FULL) for word in ("", "N/A", "unknown", "-", "not stated")),
         *((word, {}, NOTHING) for word in ("", "n/a", "Unknown", "Not stated")),
         *((word, {}, FULL) for word in ("full", "true", "yes", "full (HFU 57.8 % vs MFU 46.2 %)")),
-        *((word, {}, SELECTIVE) for word in ("selective", "minimal", "save_dot_except_mlp", "save_qkv_proj", "custom")),
+        *(
+            (word, {}, NOTHING)
+            for word in ("recompute: none", "remat_policy none", "activation_checkpoint.mode = none")
+        ),
+        *((word, {}, NOTHING) for word in ("recompute_granularity=None", "AC off", "no selective recompute")),
+        *((word, {}, FULL) for word in ("remat", "activation checkpointing", "recompute", "remat_policy: full")),
+        *((word, {}, SELECTIVE) for word in ("selective", "minimal", "not full; selective", "core_attn")),
+        ("recompute_granularity=selective, recompute_modules=[core_attn]", {}, SELECTIVE),
+        # of a GPT layer's 12 h^2 weights 3 make queries, keys and values, 1 the output, 8 the feed-forward
+        *(
+            (word, {}, ("full", 0.75))
+            for word in ("save_qkv_proj", "qkv_proj_offloaded", "selective (qkv_proj offloaded)")
+        ),
+        ("save_out_proj", {}, ("full", 0.92)),
+        ("custom (out_proj: offload, query_proj: offload, mlpwi: remat)", {}, ("full", 0.67)),
+        *((word, {}, ("full", 0.67)) for word in ("save_dot_except_mlp", "mlp", "recompute_modules: [core_attn, mlp]")),
+        ("selective op", {"tp": 2}, ("full", 0.5)),
         ("full (50% of layers)", {}, ("full", 0.5)),
         ("every 2nd layer", {}, ("full", 0.5)),
         ("every other layer", {}, ("full", 0.5)),
@@ -112,6 +134,9 @@ def test_recomputation(text: str, columns: dict, expected: tuple) -> None:
 
 
 def test_recomputation_that_leaves_something_open() -> None:
+    modules = "recompute 'layernorm, moe_act' computes no product again: priced as none"
+    assert read(recompute="layernorm, moe_act")[1] == (modules,)
+    assert read(recompute="custom")[1] == ("recompute 'custom' is no known word: taken as full",)
     assert read(recompute="magic")[1] == ("recompute 'magic' is no known word: taken as full",)
     found = "recompute 'block, 20 layers' is taken as 50% of all layers, not of a pipeline stage's"
     assert read(recompute="block, 20 layers", pp=2)[1] == (found,)
@@ -139,6 +164,9 @@ def test_schedules_that_leave_something_open() -> None:
     problem, remarks = read(pp=4, pp_schedule="interleaved 1F1B")
     assert problem.layout.vpp == 2
     assert remarks == ("pp_schedule is interleaved and the number of chunks is not stated: taken as 2",)
+    remarks = read(pp=4, pp_schedule="ScheduleInterleavedZeroBubble")[1]
+    assert remarks[0].endswith("is priced as interleaved 1f1b, whose bubble is larger")
+    assert read(pp=4, vp_or_interleave=7)[1] == ("pp x vpp = 4 x 7 chunks do not divide the 40 layers",)
     assert read(pp=4, pp_schedule="Chimera")[1] == ("pp_schedule 'chimera' is no known schedule: priced as 1f1b",)
     assert read(pp=1, pp_schedule="Chimera")[1] == ()
 

@@ -60,7 +60,10 @@ def _attention(words: str) -> Literal["full", "causal", "none"] | None:
         return None
     if re.search(r"no attention|attention (?:is )?not counted|without attention", words):
         return "none"
-    if re.search(r"non-causal|full attention|full attn|\bfull\)?$|full square", words):
+    not_causal = (
+        r"non[ -]?causal|(?:\bno|\bnot|without|ignor\w+)(?: the)? causal|causal (?:\w+ )?(?:is |are )?(?:not|ignored)"
+    )
+    if re.search(rf"{not_causal}|full attention|full attn|attention full|\bfull\)?$|full square", words):
         return "full"
     if re.search(r"causal|half", words):
         return "causal"

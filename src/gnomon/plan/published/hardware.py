@@ -56,7 +56,9 @@ NAMED_CLUSTERS = {
     "lumi": "lumi-g",
 }
 # "2 slices of 64", "4 x v5e-256", "2 pods of 3072", but not the chips of "v5e-256 pod"
-SLICES = re.compile(r"(?<![-\w.])(\d+)\s*(?:x\s*(?:tpu\s*)?v\d|slice|(?:\w+\s+)?pods?\b)")
+SLICES = re.compile(
+    r"(?<![-\w.])(\d+)\s*(?:x\s*(?:tpu\s*)?v\d|slice|(?:\w+\s+)?pods?\b)|(?:slices|pods)\s*[=:]\s*(\d+)"
+)
 UNBOUNDED = 1_000_000
 # ring, simple protocol, as the tiers of the catalog: src/graph/tuning.cc of https://github.com/NVIDIA/nccl
 PCIE_LATENCY_S, LINK_LATENCY_S, NETWORK_LATENCY_S = 5.7e-6, 3.4e-6, 14.0e-6
@@ -192,7 +194,7 @@ def _with_slices(tiers: Tiers, note: str, ranks: int) -> Tiers:
         return tiers
     torus, *outer = tiers
     stated = SLICES.search(note)
-    count = int(stated.group(1)) if stated else -(-ranks // torus.span)
+    count = int(stated.group(1) or stated.group(2)) if stated else -(-ranks // torus.span)
     if count <= 1:
         return (torus.model_copy(update={"span": max(ranks, torus.span)}),)
     return (torus.model_copy(update={"span": max(1, ranks // count)}), *outer)

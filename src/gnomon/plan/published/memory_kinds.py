@@ -2,8 +2,8 @@
 
 | words in `mem_kind` | predicted quantity |
 |---|---|
-| nvidia-smi, rocm-smi, node, device, max_memory, or nothing | tensors, allocator's reserve, context and libraries |
-| reserved, peak | tensors and allocator's reserve |
+| nvidia-smi, rocm-smi, node, device, max_memory, nothing but a unit | tensors, reserve, context and libraries |
+| reserved, peak | tensors and the allocator's reserve |
 | allocated, active | tensors |
 
 `first/last` compares the larger of the first and the last pipeline stage instead of the largest of all. Units are GB
@@ -16,6 +16,7 @@ import re
 from typing import Literal, NamedTuple
 
 UNITS = {"gib": 2.0**30, "mib": 2.0**20, "tib": 2.0**40, "mb": 1e6, "gb": 1e9}
+UNIT = rf"\b(?:{'|'.join(UNITS)})\b"
 Quantity = Literal["allocated", "reserved", "device"]
 
 
@@ -30,10 +31,12 @@ class MemoryKind(NamedTuple):
 def memory_kind(text: str) -> MemoryKind:
     """Return what the words of a `mem_kind` mean."""
     words = text.lower()
-    converted = re.search(r"converted (?:from )?\w+", words)
-    stated = words.replace(converted.group(0), "") if converted else words
+    # "converted from MiB", "GB (source in MiB)", "MiB -> GB": the figure is in the other unit
+    stated = re.sub(rf"(?:from|source|was|originally)\s*(?:in\s*)?:?\s*{UNIT}", "", words)
+    stated = re.sub(rf"{UNIT}\s*(?:->|→|(?:is |was )?converted to|to)\s*(?={UNIT})", "", stated)
     unit = next((size for name, size in UNITS.items() if re.search(rf"\b{name}\b", stated)), UNITS["gb"])
-    return MemoryKind(_quantity(words), unit, bool(re.search(r"first\s*(?:/|and|or|&)\s*last", words)))
+    kind = re.sub(rf"{UNIT}|approximate(?:ly)?|converted|[^a-z_]", " ", stated).strip()
+    return MemoryKind(_quantity(kind), unit, bool(re.search(r"first\s*(?:/|and|or|&)\s*last", words)))
 
 
 def _quantity(words: str) -> Quantity:

@@ -7,34 +7,44 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from gnomon.plan.published.columns import integer, statement
-from gnomon.spec import StackSpec
+from gnomon.plan.published.recomputed_products import some_products
+from gnomon.spec import ModelSpec, StackSpec
 
 Row = Mapping[str, Any]
 Recompute = Literal["none", "selective", "full"]
 NOTHING = r"(?:none|no|not|off|disabled|false|0|without|never)\b"
-# the policies of MaxText keep the outputs of some products; "sac" is PyTorch's selective activation checkpointing
-SELECTIVE = r"selective|\bsac\b|minimal|\bsave_\w+|\bcustom\b|\w+_offloaded"
-FULL = r"full|true|yes|\bon\b|^1$|enabled|\ball\b|layer|block|uniform|checkpoint|remat|recompute"
+# what only names the setting: "remat_policy: none", "activation_checkpoint.mode = full"
+NAMES = (
+    r"^(?:(?:activation[ _-]?|gradient[ _-]?)?(?:recomput|remat|checkpoint)[a-z_]*|mode\b|granularity\b|\bac\b"
+    r"|[\s.:=-])+"
+)
+# "sac" is PyTorch's selective activation checkpointing; MaxText's minimal policies keep the outputs of all products
+SELECTIVE = r"selective|\bsac\b|minimal"
+FULL = r"full|true|yes|\bon\b|^1$|enabled|\ball\b|layer|block|uniform"
 ORDINALS = {"other": 2, "second": 2, "third": 3, "fourth": 4}
 
 
-def recompute_of(row: Row, stack: StackSpec, layers: int, remarks: list[str]) -> tuple[Recompute, float]:
+def recompute_of(row: Row, stack: StackSpec, model: ModelSpec, remarks: list[str]) -> tuple[Recompute, float]:
     """Return (what is recomputed, share of the layers), from the column or the family's default when it is silent.
 
     Under FSDP "selective" means that some layers, or about every other product, are recomputed: half of them, unless
-    the column states the share.
+    the column states the share. Where some products of every layer are, that part of a layer's products is the share.
     """
-    stated = statement(row, "recompute")
+    stated = re.sub(r"\bnot full\b[\s;,:]*", "", statement(row, "recompute"))
     if not stated:
         return ("none" if stack.name == "megatron-core" else "full"), 1.0
-    share = _share(stated, layers)
-    if re.match(NOTHING, stated) or share == 0:
+    words, share = re.sub(NAMES, "", stated), _share(stated, model.num_layers)
+    if re.match(NOTHING, words) or share == 0:
         return "none", 1.0
     if share is not None and re.search(r"\d+ layers?", stated) and (integer(row, "pp") or 1) > 1:
         remarks.append(f"recompute {stated!r} is taken as {share:.0%} of all layers, not of a pipeline stage's")
+    some = some_products(stated, model, remarks) if share is None else None
+    if some is not None:
+        return some
     if re.search(SELECTIVE, stated):
-        return ("full", share or 0.5) if stack.name.startswith("fsdp") else ("selective", share or 1.0)
-    if not re.search(FULL, stated) and share is None:
+        halved = stack.name.startswith("fsdp") or "selective op" in stated
+        return ("full", share or 0.5) if halved else ("selective", share or 1.0)
+    if words and not re.search(FULL, words) and share is None:
         remarks.append(f"recompute {stated!r} is no known word: taken as full")
     return "full", share or 1.0
 

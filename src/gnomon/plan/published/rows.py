@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gnomon.errors import GnomonError, PlanError
+from gnomon.plan.parameters import count_parameters
 from gnomon.plan.published.columns import integer, number, text
 from gnomon.plan.published.hardware import cluster_of
 from gnomon.plan.published.pipelines import schedule_of
@@ -17,6 +18,7 @@ from gnomon.plan.published.stacks import stack_of, storage_of, zero_of
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 Row = Mapping[str, Any]
+ENDS = 2  # embedding and head may stand in the place of a layer each
 GPT3_HEADS = {768: 12, 1024: 16, 1536: 16, 2048: 24, 2560: 32, 4096: 32, 5140: 40, 12288: 96}  # by width
 
 
@@ -56,7 +58,7 @@ def _problem(row: Row, remarks: list[str]) -> Problem:
     cluster = cluster_of(row, remarks)
     stack = storage_of(row, stack_of(row, cluster.accelerator))
     layout = layout_of(row, stack, model, cluster, remarks)
-    workload = workload_of(row, layout, stack, cluster)
+    workload = workload_of(row, layout, stack, cluster, remarks)
     return Problem(model, cluster, layout, workload, stack)
 
 
@@ -71,37 +73,49 @@ def needed(row: Row, column: str) -> int:
 def model_of(row: Row, remarks: list[str]) -> ModelSpec:
     """Return the network of a row."""
     hidden, vocab = needed(row, "hidden"), needed(row, "vocab")
-    layers = integer(row, "n_layers") or _layers_from_parameters(row, hidden, vocab)
     gated = bool(integer(row, "gated_mlp", 0))
     heads = integer(row, "n_heads") or usual_heads(hidden, gated)
     window = integer(row, "window") or None
     period = integer(row, "window_period") or 1
     modern = gated or bool(integer(row, "kv_lora_rank"))
-    return ModelSpec.from_mapping(
-        {
-            "name": str(row.get("model") or "unnamed"),
-            "num_layers": layers,
-            "hidden_size": hidden,
-            "num_heads": heads,
-            "num_kv_heads": _key_heads(row, heads, remarks),
-            "head_dim": integer(row, "head_dim") or hidden // heads,
-            "ffn_hidden_size": integer(row, "ffn_hidden") or 4 * hidden,
-            "vocab_size": vocab,
-            "max_seq_len": max(integer(row, "seq_len") or 1, 1),
-            "activation": "silu" if gated else "gelu",
-            "gated_mlp": gated,
-            "norm": "rmsnorm" if modern else "layernorm",
-            "position": "rope" if modern else "learned",
-            "tied_embeddings": bool(integer(row, "tied_embeddings", 0)),
-            "parallel_block": "parallel" in text(row, "attn_type"),
-            "sliding_window": window,
-            "num_sliding_window_layers": _windowed_layers(layers, period) if window else 0,
-            "moe": _moe(row),
-            "mla": _mla(row),
-            "num_mtp_layers": integer(row, "mtp_layers", 0),
-        },
-        where="model",
-    )
+    described: dict[str, Any] = {
+        "name": str(row.get("model") or "unnamed"),
+        "num_layers": integer(row, "n_layers") or 1,
+        "hidden_size": hidden,
+        "num_heads": heads,
+        "num_kv_heads": _key_heads(row, heads, remarks),
+        "head_dim": integer(row, "head_dim") or hidden // heads,
+        "ffn_hidden_size": integer(row, "ffn_hidden") or _usual_width(hidden, gated, remarks),
+        "vocab_size": vocab,
+        "max_seq_len": max(integer(row, "seq_len") or 1, 1),
+        "activation": "silu" if gated else "gelu",
+        "gated_mlp": gated,
+        "norm": "rmsnorm" if modern else "layernorm",
+        "position": "rope" if modern else "learned",
+        "tied_embeddings": bool(integer(row, "tied_embeddings", 0)),
+        "parallel_block": "parallel" in text(row, "attn_type"),
+        "sliding_window": window,
+        "moe": _moe(row),
+        "mla": _mla(row),
+        "num_mtp_layers": integer(row, "mtp_layers", 0),
+    }
+    if not integer(row, "n_layers"):
+        described["num_layers"] = _layers_from_parameters(row, described, remarks)
+    layers = described["num_layers"]
+    described["num_sliding_window_layers"] = _windowed_layers(layers, period) if window else 0
+    return ModelSpec.from_mapping(described, where="model")
+
+
+def _usual_width(hidden: int, gated: bool, remarks: list[str]) -> int:
+    """Return the width of a feed-forward that a row is silent about: 4 h, or with a gate as many weights.
+
+    LLaMA (arXiv 2302.13971, section 2.2) takes 2/3 of 4 h, in its code rounded up to a multiple of 256.
+    """
+    if not gated:
+        return 4 * hidden
+    width = -(-8 * hidden // 3 // 256) * 256
+    remarks.append(f"ffn_hidden is blank: taken as {width}, two thirds of 4 x hidden in multiples of 256")
+    return width
 
 
 def usual_heads(hidden: int, gated: bool) -> int:
@@ -130,15 +144,23 @@ def _key_heads(row: Row, heads: int, remarks: list[str]) -> int:
     return heads
 
 
-def _layers_from_parameters(row: Row, hidden: int, vocab: int) -> int:
-    """Return the layers of a GPT with the stated number of parameters: (P - V h) / 12 h^2."""
+def _layers_from_parameters(row: Row, described: dict[str, Any], remarks: list[str]) -> int:
+    """Return the number of equal layers with which a network has the stated number of parameters."""
     billions = number(row, "params_b")
     if billions is None:
         raise PlanError("columns n_layers and params_b are blank; the prediction needs one of them")
-    layers = (billions * 1e9 - vocab * hidden) / (12.0 * hidden * hidden)
-    if layers < 0.5:
-        raise PlanError(f"column n_layers is blank and params_b={billions:g} is too small for hidden={hidden}")
-    return round(layers)
+    fewest = 1 + int((described["moe"] or {}).get("num_dense_layers", 0))
+    less, more = (
+        count_parameters(ModelSpec.from_mapping({**described, "num_layers": fewest + extra}, where="model")).total
+        for extra in (0, 1)
+    )
+    layers = round(fewest + (billions * 1e9 - less) / (more - less))
+    if layers < fewest:
+        raise PlanError(
+            f"column n_layers is blank and params_b={billions:g} is too small for hidden={described['hidden_size']}"
+        )
+    remarks.append(f"n_layers is blank: {layers} layers have the {billions:g} billion parameters of params_b")
+    return layers
 
 
 def _windowed_layers(layers: int, period: int) -> int:
@@ -152,7 +174,8 @@ def _moe(row: Row) -> dict[str, Any] | None:
         return None
     period = integer(row, "moe_layer_period") or 1
     dense = integer(row, "n_dense_layers", 0) or 0
-    shared = integer(row, "n_shared_experts", 0) or 0
+    # a width alone says that there is one
+    shared = integer(row, "n_shared_experts") or (1 if integer(row, "shared_ffn_hidden") else 0)
     width = integer(row, "moe_ffn_hidden") or needed(row, "ffn_hidden")
     shared_width = integer(row, "shared_ffn_hidden", 0) or shared * width
     return {
@@ -189,11 +212,16 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
         raise PlanError(f"tp x pp x cp = {tp} x {pp} x {cp} does not divide n_accel={ranks}")
     dp = ranks // inner
     _check_heads(row, model, tp)
-    zero, shard = zero_of(row, stack, dp * cp, cluster.accelerators_per_node, remarks)
+    zero, shard = zero_of(row, stack, cluster, dp * cp, remarks)
     schedule, vpp = schedule_of(row, pp, integer(row, "vp_or_interleave", 1) or 1, remarks)
+    vpp = vpp if pp > 1 and schedule == "1f1b" else 1
+    if pp * vpp > model.num_layers + ENDS * (vpp > 1):
+        raise PlanError(f"pp x vpp = {pp} x {vpp} model chunks are more than the {model.num_layers} layers")
+    if vpp > 1 and all((model.num_layers + more) % (pp * vpp) for more in range(ENDS + 1)):
+        remarks.append(f"pp x vpp = {pp} x {vpp} chunks do not divide the {model.num_layers} layers")
     stated = integer(row, "sp")
     usual = stack.name not in ("megatron", "megatron-deepspeed")
-    recompute, share = recompute_of(row, stack, model.num_layers, remarks)
+    recompute, share = recompute_of(row, stack, model, remarks)
     return Layout.from_mapping(
         {
             "dp": dp,
@@ -202,7 +230,7 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
             "cp": cp,
             "ep": ep,
             "expert_tp": expert_tp,
-            "vpp": vpp if pp > 1 and schedule == "1f1b" else 1,
+            "vpp": vpp,
             "schedule": schedule,
             "sequence_parallel": usual if stated is None else bool(stated),
             "zero_stage": zero,
@@ -223,23 +251,25 @@ def _check_heads(row: Row, model: ModelSpec, tp: int) -> None:
         raise PlanError(f"tp={tp} does not divide n_kv_heads={keys}")
 
 
-def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec) -> Workload:
+def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec, remarks: list[str]) -> Workload:
     """Return what a row trains: batch, sequence, precision, attention."""
     seq_len = needed(row, "seq_len")
-    micro_batch = integer(row, "mbs")
+    stated = _stated_micro_batch(row, layout, stack)
     accumulation = integer(row, "grad_accum")
     batch = integer(row, "gbs")
-    if batch is None and micro_batch:
+    if batch is None and stated:
         # silent about accumulation: one micro-batch per rank and step, as many as stages in a pipeline
-        batch = micro_batch * (accumulation or layout.pp) * layout.dp
+        batch = stated * (accumulation or layout.pp) * layout.dp
     if batch is None:
         raise PlanError("columns gbs and mbs are blank; the prediction needs one of them")
     per_rank = batch / layout.dp
     if per_rank < 1 and layout.cp == 1 and layout.dp % batch == 0:
         raise PlanError(f"gbs={batch} gives dp={layout.dp} ranks less than one sequence each")
-    if micro_batch is None:
-        micro_batch = _usual_micro_batch(per_rank, layout.pp)
-    micro_batch = min(micro_batch, max(1, int(per_rank)))
+    most = max(1, int(per_rank))
+    micro_batch = stated or _usual_micro_batch(per_rank, layout.pp, accumulation, stack)
+    if micro_batch > most:
+        remarks.append(f"mbs={micro_batch} is more than a rank's batch of {per_rank:g}: taken as {most}")
+        micro_batch = most
     steps = max(1, math.ceil(per_rank / micro_batch - 1e-9))
     flash = integer(row, "flash_attention")
     return Workload.from_mapping(
@@ -256,7 +286,27 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec
     )
 
 
-def _usual_micro_batch(per_rank: float, pp: int) -> int:
-    """Return the largest of 4, 2 and 1 that divides a rank's batch and leaves four micro-batches for each stage."""
+def _stated_micro_batch(row: Row, layout: Layout, stack: StackSpec) -> int | None:
+    """Return the sequences of one pass of the ranks that share a model, None when the row is silent.
+
+    MaxText states the batch of a chip, which may be a part of a sequence: its chips take one pass together.
+    """
+    per_chip = number(row, "mbs") if stack.name == "xla" else None
+    if not per_chip:
+        return integer(row, "mbs")
+    batch, steps = integer(row, "gbs"), integer(row, "grad_accum") or 1
+    together = per_chip * layout.tp * layout.cp * layout.pp
+    if together == int(together) and batch in (None, round(together * layout.dp * steps)):
+        return int(together)
+    return integer(row, "mbs")
+
+
+def _usual_micro_batch(per_rank: float, pp: int, accumulation: int | None, stack: StackSpec) -> int:
+    """Return what a silent row takes: a rank's batch over the stated accumulation, all of it where a program is
+    compiled for it (XLA), else the largest of 4, 2 and 1 that divides it and leaves four micro-batches a stage."""
+    if accumulation and per_rank % accumulation == 0:
+        return int(per_rank / accumulation)
+    if stack.name == "xla" and pp == 1:
+        return max(1, int(per_rank))
     enough = 1 if pp == 1 else 4 * pp
     return next((size for size in (4, 2) if per_rank % size == 0 and per_rank / size >= enough), 1)

@@ -1,11 +1,13 @@
 """How a row shards the states of training: the spellings of FSDP, HSDP, ZeRO and DDP.
 
-FSDP1 and FSDP2 are versions; `FSDP 8`, `FSDP=8` and `8-way` are groups of eight. torchtitan's `dp_shard=8,
-dp_replicate=16` shards over eight ranks times those of context parallelism. HSDP and HYBRID_SHARD shard in a node.
+FSDP1 and FSDP2 are versions, and `FSDP=1` is a switch that is on; `FSDP 8`, `FSDP=8` and `8-way` are groups of eight.
+torchtitan's `dp_shard=8, dp_replicate=16` shards over eight ranks times those of context parallelism; MaxText's
+`dcn_fsdp=2, ici_fsdp=256` over 512. No group is of one rank: -1 means all. HSDP and HYBRID_SHARD shard in a node.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal, NamedTuple
 
@@ -15,8 +17,10 @@ _WHOLE = r"no[_ -]?shard|(?:not|un)[ -]?sharded|(?:no|without) sharding|^(?:none
 _OPTIMIZER = r"dist(?:ributed)?[ _-]?opt|shard(?:ed|s|ing)?[ _-](?:the )?optim|optimizer (?:states? )?shard"
 _IN_NODE = r"hsdp|hybrid[_ -]?shard|(?:in|within|inside) (?:a |the |one |each )?node|intra-?node"
 _DEGREE = r"(?:dp[_-]shard|data_parallel_shard)(?:_degree)?\s*[=: ]\s*(-?\d+)"
-_OF_RANKS = r"(\d+)\b(?!\s*(?:[x×*]|nodes?|pods?|slices?)\b)"
+_AXIS = r"(?:ici|dcn)_fsdp(?:_parallelism)?\s*[=: ]?\s*(-?\d+)"
+_OF_RANKS = r"(\d+)\b(?!\s*(?:[x×*]|nodes?|pods?|slices?|replicas?|copies)\b)"
 _GROUPS = (
+    r"(?<![\w.-])(\d+)\s*(?:shards|shard ranks)\b",
     rf"(?:fsdp|hsdp)(?:[ _](?:size|degree|group|over|across))*[\s=:(_-]*{_OF_RANKS}",
     r"(?<!\d)(\d+)[ -]way",
     rf"shard(?:ed|ing|s)?(?: (?:group|degree|size|over|across|of))*\s*[=: ]\s*{_OF_RANKS}",
@@ -44,7 +48,7 @@ def read_sharding(text: str) -> Sharding:
         return Sharding()
     if re.search(r"fsdp\s*[=: ]\s*0\b", text):
         return Sharding(stage=1)  # Megatron-FSDP is off; the optimizer is distributed all the same
-    if re.search(r"(?:no|not|without) fsdp|fsdp\s*[=:]?\s*(?:off|false|none)\b", text):
+    if re.search(r"(?:no|not|without) fsdp|fsdp\s*[=:]?\s*(?:off|false|none|disabled)\b", text):
         return Sharding(stage=0) if "ddp" in text else Sharding()
     words = re.sub(r"fsdp(?:-?[12]|[ -]?v[12])(?!\d)", "fsdp", text)
     fsdp = bool(re.search(_FSDP, words))
@@ -73,5 +77,7 @@ def _stage_in_words(words: str, fsdp: bool) -> int | None:
 def _group(words: str, degree: re.Match[str] | None) -> int | None:
     if degree is not None:
         return int(degree.group(1)) if int(degree.group(1)) > 0 else None
+    axes = [int(number) for number in re.findall(_AXIS, words)]
     found = next((match for match in (re.search(pattern, words) for pattern in _GROUPS) if match), None)
-    return int(found.group(1)) if found else None
+    ranks = math.prod(axes) if axes and min(axes) > 0 else int(found.group(1)) if found else 1
+    return ranks if ranks > 1 else None

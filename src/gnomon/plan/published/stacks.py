@@ -5,7 +5,7 @@
 | megatron | Megatron-LM before fused attention (to 2022) | full | none | none |
 | megatron-deepspeed | Megatron-DeepSpeed | full | none | none |
 | megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since 2023 | none | optimizer (ZeRO-1) | yes |
-| fsdp | PyTorch FSDP without tensor or pipeline parallelism | full | all (ZeRO-3) | yes |
+| fsdp | PyTorch FSDP, with tensor and pipeline parallelism too (torchtitan) | full | all (ZeRO-3) | yes |
 | fsdp-compiled | the same compiled: fms-fsdp, torchtitan in FP8, rows that say so | full | all (ZeRO-3) | yes |
 | deepspeed | DeepSpeed ZeRO-3 | full | all (ZeRO-3) | little |
 | xla | TPUs, MaxText | full | all (ZeRO-3) | yes |
@@ -19,13 +19,24 @@ from typing import Any
 
 from gnomon.plan.published.columns import integer, statement, text
 from gnomon.plan.published.sharding import read_sharding
-from gnomon.spec import AcceleratorSpec, StackSpec
+from gnomon.spec import AcceleratorSpec, ClusterSpec, StackSpec
 from gnomon.spec.catalog import load_stack
 
 Row = Mapping[str, Any]
 CLASSIC_UNTIL = 2022
 CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
 COMPILED = ("fms-fsdp", "compile")  # fms-fsdp compiles by default
+NO_OVERLAP = (
+    r"(?:\bnot|\bno|\bwithout|\bnon)[ -](?:\w+[ -]){0,2}overlap|overlap\w*\s*[:=]?\s*(?:is |are )?"
+    r"(?:off|disabled|none|false|no|0)\b"
+)
+OVERLAPS = {
+    "overlap_tensor": r"\btp\b|tensor|\btp_",
+    "overlap_data": r"\bd?dp\b|data|grad|all-?reduce",
+    "overlap_shard": r"fsdp|shard|param|gather",
+    "overlap_context": r"\bcp\b|context",
+    "overlap_expert": r"\bep\b|expert|moe|a2a|all-?to-?all",
+}
 
 
 def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
@@ -38,11 +49,12 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
         return load_stack("fsdp-compiled")
     sharding = read_sharding(statement(row, "zero_stage_or_fsdp"))
     split = (integer(row, "tp") or 1) * (integer(row, "pp") or 1) > 1
+    core = any(name in words for name in CORE)
     if sharding.family == "zero" and sharding.stage == 3:
         return load_stack("deepspeed")
     if sharding.family != "fsdp" and re.search(r"zero[ _-]*(?:stage)?[ _-]*3", words) and not split:
         return load_stack("deepspeed")
-    if sharding.family == "fsdp" and not split and not any(name in words for name in CORE):
+    if not core and (sharding.family == "fsdp" or "torchtitan" in words):
         return load_stack("fsdp")
     year = integer(row, "year") or CLASSIC_UNTIL + 1
     unfused = integer(row, "flash_attention") == 0
@@ -54,11 +66,7 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
 def storage_of(row: Row, stack: StackSpec) -> StackSpec:
     """Return the stack with what the row states: precision of gradients, overlap, and whether launches run ahead."""
     notes = text(row, "overlap_notes")
-    if any(words in notes for words in ("not overlapped", "overlap off", "no overlap", "without overlap")):
-        overlaps = ("overlap_tensor", "overlap_data", "overlap_shard", "overlap_context", "overlap_expert")
-        stack = stack.model_copy(update=dict.fromkeys(overlaps, 0.0))
-    elif "overlap_grad_reduce false" in notes:
-        stack = stack.model_copy(update={"overlap_data": 0.0})
+    stack = stack.model_copy(update=dict.fromkeys(_not_overlapped(notes), 0.0))
     if re.search(r"launch[_ ]blocking(?!\s*[=:]?\s*0)|synchronous launch", notes) and "asynchronous" not in notes:
         stack = stack.model_copy(update={"asynchronous": False})
     stated = text(row, "grad_accum_dtype") or text(row, "precision")
@@ -69,25 +77,40 @@ def storage_of(row: Row, stack: StackSpec) -> StackSpec:
     return stack
 
 
-def zero_of(row: Row, stack: StackSpec, replicas: int, per_node: int, remarks: list[str]) -> tuple[Any, int | None]:
+def _not_overlapped(notes: str) -> list[str]:
+    """Return the overlaps that a note switches off: those that it names, else all of them."""
+    found = list[str]()
+    for part in re.split(r"[;,\n]", notes):
+        if re.search(NO_OVERLAP, part):
+            named = [field for field, words in OVERLAPS.items() if re.search(words, part)]
+            found += named or list(OVERLAPS)
+    return found
+
+
+def zero_of(
+    row: Row, stack: StackSpec, cluster: ClusterSpec, replicas: int, remarks: list[str]
+) -> tuple[Any, int | None]:
     """Return (stage, ranks of one sharding group) from the column, or the family's default when it is silent.
 
-    `replicas` are the ranks that have the same part of the model, dp x cp; `per_node` the accelerators of a node.
+    `replicas` are the ranks that have the same part of the model, dp x cp. Slices of TPUs are replicas of each other
+    (MaxText) unless the row says otherwise.
     """
     stated = read_sharding(statement(row, "zero_stage_or_fsdp"))
     usual = {"megatron": 0, "megatron-deepspeed": 0, "megatron-core": 1}.get(stack.name, 3)
+    tp, cp = integer(row, "tp") or 1, integer(row, "cp") or 1
+    slices = cluster.accelerator.kind == "tpu" and len(cluster.tiers) > 1
+    in_slice = max(1, cluster.tiers[0].span // tp) if slices else None
     if stated.stage is None:
         if not stated.known:
             words = str(row.get("zero_stage_or_fsdp")).strip()
             remarks.append(f"zero_stage_or_fsdp {words!r} names no known sharding: stage {usual} of {stack.name} taken")
-        return usual, None
+        return usual, in_slice if usual == 3 and in_slice and replicas % in_slice == 0 else None
     if stated.family != "zero" and (integer(row, "pp") or 1) > 1:
         # between stages the weights stay gathered until the last micro-batch (torchtitan; Llama 3, arXiv 2407.21783)
         return min(stated.stage, 1), None
-    cp = integer(row, "cp") or 1
-    wanted = (stated.group or 0) * (cp if stated.of_data else 1)
+    wanted = (stated.group or 0) * (cp if stated.of_data else 1) or (in_slice or 0)
     if stated.in_node:
-        wanted = min(replicas, max(1, per_node // (integer(row, "tp") or 1)))
+        wanted = min(replicas, max(1, cluster.accelerators_per_node // tp))
         if re.search(r"\d\s*[x×]\s*\d", text(row, "zero_stage_or_fsdp")):
             remarks.append(f"zero_stage_or_fsdp has two numbers without names: sharded over the {wanted} of a node")
     if stated.stage == 0 or not wanted:

@@ -1,0 +1,87 @@
+"""Rows that compute some products of every layer again: Megatron-Core's modules, MaxText's policies.
+
+A part of every layer is priced as if that part of the layers were computed again whole.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from gnomon.plan.parameters import (
+    attention_linears,
+    expert_linears,
+    layer_counts,
+    mlp_linears,
+    shared_expert_linears,
+)
+from gnomon.spec import ModelSpec
+
+Recompute = Literal["none", "selective", "full"]
+WHOLE = ("qkv", "out", "up", "down")
+# what Megatron-Core's recompute_modules compute again: products by part, or passes of memory that are not priced apart
+MODULES = {
+    r"\bmlp\b": ("up", "down"),
+    r"\bmoe\b": ("up", "down"),
+    r"shared_experts?": ("shared",),
+    r"mla_up_proj": ("latent",),
+    r"layer_?norm": (),
+    r"moe_act": (),
+}
+# what MaxText's policies keep of the products: all else of the layer is computed again
+KEPT = {
+    r"qkv_proj|query_proj|key_proj|value_proj": ("qkv",),
+    r"out_proj": ("out",),
+    r"mlpwi|mlp_?up": ("up",),
+    r"mlpwo|mlp_?down": ("down",),
+    r"save_dot\w*except_mlp(?!wi)": ("qkv", "out"),
+    r"save_dot\w*except_mlpwi": ("qkv", "out", "down"),
+}
+
+
+def some_products(stated: str, model: ModelSpec, remarks: list[str]) -> tuple[Recompute, float] | None:
+    """Return (what is recomputed, share of the layers) where the text names modules or tensors, else None."""
+    weights = _product_weights(model)
+    layer = sum(weights[part] for part in WHOLE)
+    kept = _named({f"(?:{words})(?!\\w*\\W{{0,3}}remat)": parts for words, parts in KEPT.items()}, stated)
+    if kept:
+        return "full", _rounded(sum(weights[part] for part in WHOLE if part not in kept) / layer)
+    if re.search(r"\bfull\b", stated):
+        return None
+    again = sum(weights[part] for part in _named(MODULES, stated))
+    if again:
+        return "full", _rounded(again / layer)
+    if re.search(r"core[ _]att(?:n|ention)", stated):
+        return "selective", 1.0
+    if any(re.search(words, stated) for words in MODULES):
+        remarks.append(f"recompute {stated!r} computes no product again: priced as none")
+        return "none", 1.0
+    return None
+
+
+def _named(table: dict[str, tuple[str, ...]], stated: str) -> set[str]:
+    return {part for words, parts in table.items() if re.search(words, stated) for part in parts}
+
+
+def _rounded(share: float) -> float:
+    return min(1.0, max(0.01, round(share, 2)))
+
+
+def _product_weights(model: ModelSpec) -> dict[str, float]:
+    """Return the weights that a token meets in an average layer: of the WHOLE parts, and `latent` and `shared` of
+    these."""
+    *attention, out = attention_linears(model)
+    dense, sparse = layer_counts(model)
+    shared = shared_expert_linears(model)
+    active = model.moe.experts_per_token if model.moe else 0
+    feed = [(dense, mlp_linears(model)), (sparse * active, expert_linears(model)), (sparse, shared)]
+    wide = sum(count * linear.weights for count, linears in feed for linear in linears[:-1]) / (dense + sparse)
+    narrow = sum(count * linear.weights for count, linears in feed for linear in linears[-1:]) / (dense + sparse)
+    return {
+        "qkv": float(sum(linear.weights for linear in attention)),
+        "out": float(out.weights),
+        "up": wide,
+        "down": narrow,
+        "shared": sparse / (dense + sparse) * sum(linear.weights for linear in shared),
+        "latent": float(sum(x.weights for x in attention if model.mla and x.inputs != model.hidden_size)),
+    }
