@@ -49,6 +49,20 @@ def test_energy_and_carbon_of_llama_65b():
     assert found.carbon_kg == pytest.approx(173_000, rel=3e-3)
 
 
+def test_a_checkpoint_holds_the_prediction_modules_too():
+    """DeepSeek-V3: 671.0 and 11.6 billion parameters at 14 bytes (16-bit weights, fp32 masters and moments)."""
+    estimate = an_estimate(model="deepseek-v3", stack="megatron-core").model_copy(
+        update={"num_parameters": 671_026_404_352}
+    )
+    assert estimate_checkpoint_bytes(estimate) == pytest.approx((671.03e9 + 11.61e9) * 14, rel=1e-3)
+
+
+@pytest.mark.parametrize("rates", [{"pue": 1e308}, {"price_per_accelerator_hour": 1e308}, {"pue": 0.5}])
+def test_rates_that_are_slips_of_the_pen_are_refused(rates):
+    with pytest.raises(SpecError, match=next(iter(rates))):
+        CostRates.from_mapping(rates)
+
+
 def test_steps_time_and_money_by_hand():
     estimate = an_estimate(step_time_s=2.0, dp=16)
     found = training_cost(estimate, 1e9, CostRates(price_per_accelerator_hour=2.5))

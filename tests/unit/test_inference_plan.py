@@ -216,6 +216,33 @@ def test_pipeline_stages_share_memory_but_not_latency():
     assert half.tpot_s < full.tpot_s < 1.15 * half.tpot_s
 
 
+def test_replicas_change_nothing_but_the_throughput():
+    asked = {"prompt_len": 700, "output_len": 64, "batch": 60, "prefill_batch": 2}
+    one, four = (estimate("starcoder2-7b", "dgx-h100", asked, 4, dp=dp, tp=4, pp=2) for dp in (1, 4))
+    assert (four.ttft_s, four.tpot_s, four.memory) == (one.ttft_s, one.tpot_s, one.memory)
+    assert four.tokens_per_s == pytest.approx(4 * one.tokens_per_s, rel=1e-12)
+    # they need no network between them either
+    assert estimate("llama-3-8b", "g6e.48xlarge", nodes=2000, dp=2000, tp=8).tpot_s > 0
+
+
+def test_no_more_prompts_are_prefilled_than_there_are():
+    many, all_ = ({"batch": 64, "prefill_batch": size} for size in (1024, 64))
+    more, same = estimate("llama-3-8b", "dgx-h100", many), estimate("llama-3-8b", "dgx-h100", all_)
+    assert (more.ttft_s, more.memory) == (same.ttft_s, same.memory)
+    assert more.assumptions[1] == "prefill_batch=1024 is more than the batch: 64 are prefilled"
+    few = next(point for point in more.curve if point.batch == 2)
+    alone = estimate("llama-3-8b", "dgx-h100", {"batch": 2, "prefill_batch": 2})
+    assert few.memory_bytes == pytest.approx(alone.memory.total_bytes, rel=1e-12)
+
+
+@pytest.mark.parametrize("prompts", [1, 8, 100_000])
+def test_largest_batch_counts_the_prompts_that_it_prefills(prompts):
+    asked = {"prefill_batch": prompts}
+    limit = estimate("llama-3-8b", "dgx-h100", asked).max_batch
+    assert estimate("llama-3-8b", "dgx-h100", {**asked, "batch": limit}).fits
+    assert not estimate("llama-3-8b", "dgx-h100", {**asked, "batch": limit + 1}).fits
+
+
 def test_largest_batch_fits_and_one_more_does_not():
     limit = estimate("llama-3-8b", "dgx-h100").max_batch
     last = estimate("llama-3-8b", "dgx-h100", {"batch": limit})

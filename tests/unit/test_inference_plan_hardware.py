@@ -90,6 +90,27 @@ def test_prices_decide_when_all_are_known():
     assert all(c.price_per_hour is None for c in unpriced.choices)
 
 
+def test_clusters_are_known_by_any_case_and_named_once():
+    target = ServingTarget(tpot_s=0.03)
+    found = find_hardware(load_model("llama-2-70b"), ASKED, target, ["DGX-H100", "dgx-h100"], {"DGX-H100": 3.0})
+    assert [c.cluster for c in found.choices] == ["dgx-h100"]
+    assert found.choices[0].price_per_hour == 3.0 * found.choices[0].num_accelerators
+    with pytest.raises(PlanError, match="from zero to"):
+        find_hardware(load_model("llama-2-70b"), ASKED, target, ["dgx-h100"], {"*": 1e308})
+
+
+def test_a_choice_planned_again_is_what_it_promises():
+    target = ServingTarget(tokens_per_s=100_000)
+    choice = find_hardware(load_model("mixtral-8x7b"), ASKED, target, ["g6e.48xlarge"]).choices[0]
+    assert choice.layout.dp > 1
+    cluster = load_cluster(choice.cluster, math.ceil(choice.num_accelerators / 8))
+    again = plan_inference(
+        load_model("mixtral-8x7b"), cluster, choice.layout, ASKED.model_copy(update={"batch": choice.batch})
+    )
+    assert again.tokens_per_s == pytest.approx(choice.tokens_per_s, rel=1e-12)
+    assert (again.tpot_s, again.ttft_s) == (choice.tpot_s, choice.ttft_s)
+
+
 def test_what_is_not_among_the_choices_says_why():
     search = find_hardware(
         load_model("llama-3.1-405b"), ASKED, ServingTarget(tpot_s=1e-4), ["dgx-h100", "trn2.48xlarge"]
@@ -107,7 +128,7 @@ def test_wrong_searches_are_refused():
         find_hardware(model, ASKED, ServingTarget(tpot_s=1.0), ["dgx-h10"])
     with pytest.raises(PlanError, match="which is not searched"):
         find_hardware(model, ASKED, ServingTarget(tpot_s=1.0), ["dgx-h100"], {"h200": 2.0})
-    with pytest.raises(PlanError, match="at least zero"):
+    with pytest.raises(PlanError, match="from zero to"):
         find_hardware(model, ASKED, ServingTarget(tpot_s=1.0), ["dgx-h100"], {"*": -2.0})
 
 

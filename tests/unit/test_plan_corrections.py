@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gnomon.errors import LayoutError, SpecError
+from gnomon.errors import LayoutError, PlanError, SpecError
 from gnomon.plan.cases import Cases
 from gnomon.plan.communication import shard_traffic
 from gnomon.plan.evaluate import evaluate
-from gnomon.plan.memory import cast_weights_bytes
+from gnomon.plan.memory import cast_weights_bytes, layer_activations_bytes
 from gnomon.plan.network import all_gather_s, group
 from gnomon.plan.parameters import count_parameters
 from gnomon.plan.planner import plan
@@ -169,6 +169,8 @@ def test_chunks_that_do_not_divide_hold_no_more_than_the_model(vpp):
     asked = Workload(seq_len=4096, global_batch=64, micro_batch=1, **CORE)
     estimate = plan(load_model("llama-2-70b"), cluster, Layout(tp=8, pp=8, vpp=vpp), asked)
     assert [s.num_layers for s in estimate.stages] == [10, 10, 10]
+    uneven = any("chunks do not divide 80 layers" in line for line in estimate.assumptions)
+    assert uneven == (vpp in (3, 4, 8))
     with pytest.raises(LayoutError, match="are for one chunk per rank"):
         plan(load_model("llama-2-70b"), cluster, Layout(tp=8, pp=8, vpp=vpp, first_stage_layers=3), asked)
 
@@ -316,3 +318,56 @@ def test_the_nearest_degrees_of_ulysses_are_those_of_the_product():
     layout = Layout(tp=8, cp=3, context_parallel="all_to_all")
     with pytest.raises(LayoutError, match=r"nearest values that divide: tp x cp=16 or tp x cp=32"):
         plan(load_model("llama-2-7b"), load_cluster("dgx-h100", num_nodes=3), layout, asked)
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "zb-h1", "zb-v", "v-half", "v-min"])
+def test_longer_sequences_take_longer_where_shards_hide_behind_both_backward_passes(schedule):
+    """Twice the tokens compute twice as long; what is hidden meanwhile may not count for one of the passes alone."""
+    layout = Layout(dp=8, tp=2, pp=8, cp=2, zero_stage=3, schedule=schedule)
+    short, long = (
+        plan(
+            load_model("llama-65b"), H100, layout, Workload(seq_len=length, global_batch=256, micro_batch=2, **CORE)
+        ).step_time_s
+        for length in (2048, 4096)
+    )
+    assert 1.05 * short < long < 2.0 * short
+
+
+def test_both_ends_of_dualpipe_hold_the_same():
+    """Four micro-batches of the first of four stages and one of the last, on the first rank and on the last."""
+    asked = Workload(seq_len=4096, global_batch=512, micro_batch=1, **CORE)
+    shape = {"dp": 8, "tp": 8, "pp": 4, "schedule": "dualpipe"}
+    model = load_model("llama-3.1-70b")
+    ends = {"first_stage_layers": 17, "last_stage_layers": 23}
+    estimate = plan(model, H100, Layout(**shape, **ends), asked)
+    first, middle, last = estimate.stages
+    assert (first.num_layers, middle.num_layers, last.num_layers) == (40, 40, 40)
+    assert first.num_parameters == last.num_parameters
+    assert first.memory.total_bytes == last.memory.total_bytes
+    # against equal stages of 20, 4 x 17 + 23 = 91 of the 5 x 20 layers' activations are alive
+    equal = plan(model, H100, Layout(**shape), asked).stages[0]
+    layer = Cases.of(model, H100, Layout(**shape), asked, load_stack("megatron-core"))
+    kept = float(layer_activations_bytes(layer)[0])
+    assert equal.memory.activations_bytes - first.memory.activations_bytes == pytest.approx(9 * kept, rel=1e-9)
+
+
+def test_dropped_tokens_are_no_work_of_the_model():
+    model, layout = load_model("mixtral-8x22b"), Layout(dp=8, tp=8, ep=8)
+    asked = Workload(seq_len=8192, global_batch=64, micro_batch=1, **CORE)
+    all_, half, none = (
+        plan(model, H100, layout, asked.model_copy(update={"capacity_factor": room})) for room in (None, 0.5, 1e-9)
+    )
+    routed = 6 * 2 * 3 * 6144 * 16384 * 56 * 64 * 8192  # 2 of 8 experts with 3 matrices, in 56 layers
+    assert all_.model_flops - half.model_flops == pytest.approx(routed / 2, rel=1e-9)
+    assert all_.model_flops - none.model_flops == pytest.approx(routed, rel=1e-6)
+    assert none.mfu < all_.mfu
+    assert any("room for 0.5 times the mean" in line and "50.0%" in line for line in half.assumptions)
+
+
+def test_an_expert_gets_no_more_than_all_tokens():
+    asked = Workload(seq_len=4096, global_batch=64, micro_batch=1, **CORE)
+    with pytest.raises(PlanError, match="at most all tokens: 4 times"):
+        plan(load_model("mixtral-8x7b"), H100, Layout(dp=8), asked.model_copy(update={"expert_imbalance": 4.1}))
+    for field, value in (("expert_imbalance", 2.0), ("capacity_factor", 1.0)):
+        with pytest.raises(PlanError, match=f"{field}=.* is for experts, but 'llama-2-7b' has none"):
+            plan(load_model("llama-2-7b"), H100, Layout(dp=8), asked.model_copy(update={field: value}))

@@ -53,6 +53,9 @@ def gnomon(monkeypatch, capsys, tmp_path):
         ((PLAN, "--html", "."), "is a folder"),
         (("search", SEARCH, *FEW, "--html", "missing/page.html"), "the folder 'missing' does not exist"),
         (("search", SEARCH, "--memory-limit", "0"), "must be positive"),
+        (("search", SEARCH, *FEW, "layout.tp=4"), "'layout.tp=4' sets a layout, which the search chooses. Fix an axis"),
+        (("search", SEARCH, *FEW, "--price-per-accelerator-hour", "inf"), "--price-per-accelerator-hour"),
+        (("cost", PLAN, "--tokens", "1T", "--pue", "1e308"), "'pue' is 1e+308"),
         (("search", SEARCH, *FEW, "--memory-limit", "81GiB"), "is 81.00 GiB, but 'h100-sxm' has 80.00 GiB"),
         (("search", SEARCH, "--axis", "recompute=full:x"), "'x' is not a number"),
         (("search", SEARCH, "--axis", "tp=1,,2"), "'' is not a whole number"),
@@ -215,3 +218,22 @@ def test_a_page_beside_json_leaves_stdout_to_the_json(gnomon, tmp_path):
     assert json.loads(out)["best"]
     assert "Page written to page.html" in err
     assert "nothing beats" in (tmp_path / "page.html").read_text()
+
+
+def test_the_layout_of_a_file_is_said_not_to_be_searched(gnomon, tmp_path):
+    plain = Path(SEARCH).read_text()
+    (tmp_path / "with.yaml").write_text(plain + "layout: {tp: 2}\n")
+    code, out, err = gnomon("search", "with.yaml", *FEW, "--json")
+    assert code == 0
+    assert err == "note: the layout in with.yaml is not used; --axis fixes parts of it\n"
+    assert json.loads(out)["best"][0]["candidate"]["layout"]["tp"] == 4
+    (tmp_path / "with.yaml").write_text(plain + "layout: {tpp: 2}\n")
+    code, _, err = gnomon("search", "with.yaml", *FEW)
+    assert code != 0
+    assert "'tpp'" in err
+
+
+def test_assumptions_stand_below_the_tables(gnomon):
+    code, out, _ = gnomon(PLAN)
+    assert code == 0
+    assert "\n- launches hide behind the device's work\n" in out

@@ -240,3 +240,23 @@ def test_chunks_of_which_the_first_and_the_last_are_short():
     assert {layout.vpp for layout, _ in layouts} == {1, 2, 4, 8}
     whole = next(layout for layout, _ in layouts if layout.vpp == 8)
     assert plan(model, cluster, whole, batch).step_time_s > 0
+
+
+def test_axes_replace_values_of_each_number_of_accelerators_own_space():
+    """40 accelerators can have 5 stages, which 16 cannot: naming an axis may not take them away."""
+    batch = WORKLOAD.model_copy(update={"global_batch": 80})
+    model, cluster = DENSE.model_copy(update={"num_layers": 10}), load_cluster("dgx-h100", 8)
+    asked = {"accelerators": [16, 40], "objective": "cost", "top": 3}
+    default = search(model, cluster, batch, **asked)
+    named = search(model, cluster, batch, **asked, axes={"cp": (1, 2, 4, 8)})
+    assert named.num_candidates == default.num_candidates
+    assert [x.candidate for x in named.best] == [x.candidate for x in default.best]
+    assert search(model, cluster, batch, accelerators=[40], axes={"pp": (5,)}).best
+
+
+def test_what_no_layout_can_have_is_refused_before_the_search():
+    with pytest.raises(PlanError, match="is for experts"):
+        search(DENSE, CLUSTER, WORKLOAD.model_copy(update={"expert_imbalance": 2.0}), space=SPACE)
+    learned = DENSE.model_copy(update={"position": "learned"})
+    with pytest.raises(PlanError, match="learned positions"):
+        search(learned, CLUSTER, WORKLOAD.model_copy(update={"seq_len": 4096}), space=SPACE)

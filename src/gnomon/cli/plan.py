@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from gnomon.cli import plan_cost, plan_fit, plan_inference, plan_search, plan_validate
 from gnomon.cli._output import free_path, print_json
+from gnomon.cli._progress import ProgressBars
 from gnomon.cli.plan_config import read_plan
 from gnomon.cli.plan_page import check_page, write_page
 from gnomon.cli.plan_tables import show
@@ -72,13 +73,18 @@ def command(
         from gnomon.plan.render import render_estimate
 
         show(render_estimate(estimate, operators))
+        for line in estimate.assumptions:
+            typer.echo(f"- {line}")
     if output is not None or not as_json:
         wanted = (output or Path()) / "estimate.json"
         _say(estimate.save(free_path(wanted, force)), wanted, "Estimate", as_json)
     if html is not None:
         from gnomon.report.plan_page import estimate_page
 
-        _say(write_page(html, force, lambda: estimate_page(estimate)), html, "Page", as_json)
+        with ProgressBars() as bars:
+            shown = bars.start("numbers of accelerators")
+            written = write_page(html, force, lambda: estimate_page(estimate, shown))
+        _say(written, html, "Page", as_json)
 
 
 def _say(written: Path, wanted: Path, what: str, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from gnomon.cli.plan_tables import SOURCE, show
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gnomon.plan.cost import TrainingCost
+    from gnomon.plan.cost import CostRates, TrainingCost
     from gnomon.plan.estimate import Estimate
     from gnomon.plan.goodput import Reliability
 
@@ -109,7 +109,7 @@ def _report(
     if as_json:
         print_json({**result.to_mapping(), "fits": estimate.fits})
         return
-    show(_table(result, rates.price_per_accelerator_hour))
+    show(_table(result, rates))
     if estimate.fits is False:
         typer.echo("- this layout does not fit the memory: gnomon plan shows the nearest that do")
     for line in result.assumptions:
@@ -172,7 +172,7 @@ def _reliability(
     )
 
 
-def _table(result: TrainingCost, price: float | None) -> Table:
+def _table(result: TrainingCost, rates: CostRates) -> Table:
     from rich.table import Table
 
     from gnomon.units import format_bytes, format_count, format_percent, format_seconds
@@ -201,14 +201,19 @@ def _table(result: TrainingCost, price: float | None) -> Table:
     table.add_row("tokens per day", format_count(result.tokens_per_day), "tokens / wall time, or / training")
     hours = f"{result.num_accelerators} accelerators x hours"
     table.add_row("accelerator-hours", format_count(result.accelerator_hours), hours)
+    price = rates.price_per_accelerator_hour
     cost = "needs --price-per-accelerator-hour" if price is None else f"{price:g} per accelerator-hour"
     table.add_row("cost", UNKNOWN if result.cost is None else format_count(result.cost), cost)
     power = UNKNOWN if result.power_w is None else f"{result.power_w:.0f} W"
     table.add_row("power per accelerator", power, "TDP, or linear between idle and TDP")
     table.add_row("energy of the accelerators", _kwh(result.accelerator_energy_kwh), "power x time")
-    table.add_row("energy of the data center", _kwh(result.facility_energy_kwh), "x PUE (--pue)")
+    pue = "needs --pue" if rates.pue is None else f"x PUE {rates.pue:g}"
+    table.add_row("energy of the data center", _kwh(result.facility_energy_kwh), pue)
     carbon = UNKNOWN if result.carbon_kg is None else f"{_figures(result.carbon_kg / 1000.0)} t CO2e"
-    table.add_row("carbon", carbon, "x --carbon-intensity")
+    intensity = rates.carbon_intensity_kg_per_kwh
+    missing = [name for name, given in (("--pue", rates.pue), ("--carbon-intensity", intensity)) if given is None]
+    source = f"needs {' and '.join(missing)}" if missing else f"energy x {intensity:g} kg CO2e per kWh"
+    table.add_row("carbon", carbon, source)
     return table
 
 

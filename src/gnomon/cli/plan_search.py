@@ -14,8 +14,9 @@ from gnomon.cli.plan_page import check_page, write_page
 from gnomon.cli.plan_tables import show
 from gnomon.errors import PlanError
 
+MOST_PER_HOUR = 1e9  # of an accelerator; more is a slip of the pen and overflows further on
+
 if TYPE_CHECKING:
-    from gnomon.plan.search import SearchSpace
     from gnomon.plan.search.result import Candidate, SearchResult
     from gnomon.plan.search.sensitivity import Gain
     from gnomon.spec import ClusterSpec, ModelSpec, Workload
@@ -42,7 +43,8 @@ def command(
         typer.Option("--memory-limit", help="Peak memory that a rank may have, such as 70GiB; at most the device's."),
     ] = None,
     price: Annotated[
-        float | None, typer.Option("--price-per-accelerator-hour", min=0.0, help="In any currency.")
+        float | None,
+        typer.Option("--price-per-accelerator-hour", min=0.0, max=MOST_PER_HOUR, help="In any currency."),
     ] = None,
     sensitivities: Annotated[
         bool, typer.Option("--sensitivity", help="Also say what better hardware would bring.")
@@ -64,7 +66,7 @@ def command(
     settings: dict[str, Any] = {
         "accelerators": counts,
         "objective": objective,
-        "space": _space(axes or [], model, cluster, workload, counts),
+        "axes": _axes(axes or []),
         "price_per_accelerator_hour": price,
     }
     limit = _limit(memory_limit)
@@ -100,7 +102,9 @@ def _write(html: Path, force: bool, result: SearchResult, gains: tuple[Gain, ...
 
     if not result.best:
         raise PlanError(f"'{html}' was not written: no layout fits, so there is none to show.")
-    written = write_page(html, force, lambda: render_search_page(result, gains))
+    with ProgressBars() as bars:
+        shown = bars.start("numbers of accelerators")
+        written = write_page(html, force, lambda: render_search_page(result, gains, shown))
     kept = "" if written == html else f" ({html} exists and was kept; --force overwrites it)"
     typer.echo(f"Page written to {written}{kept}", err=as_json)
 
@@ -127,33 +131,33 @@ def _limit(text: str | None) -> float | None:
 
 
 def _problem(config: Path, overrides: list[str]) -> tuple[ModelSpec, ClusterSpec, Workload]:
+    """Return what is searched; a layout in the file has to be one, and is not used."""
+    from gnomon.spec import Layout
     from gnomon.spec.resolve import resolve_inputs
 
+    for text in overrides:
+        if text.lstrip("+~").startswith("layout"):
+            raise PlanError(f"'{text}' sets a layout, which the search chooses. Fix an axis of it: --axis tp=1,2,4.")
     plain = read_plan(config, overrides)
-    plain.pop("layout", None)
+    layout = plain.pop("layout", None)
+    if layout is not None:
+        Layout.from_mapping(layout, where="layout")
+        typer.echo(f"note: the layout in {config} is not used; --axis fixes parts of it", err=True)
     inputs = resolve_inputs(plain)
     return inputs.model, inputs.cluster, inputs.workload
 
 
-def _space(
-    axes: list[str], model: ModelSpec, cluster: ClusterSpec, workload: Workload, counts: list[int]
-) -> SearchSpace | None:
-    """Return the default space with the axes that were given; None when none was."""
-    if not axes:
-        return None
-    from gnomon.plan.search import SearchSpace, default_space
-
-    base = default_space(model, max(counts), cluster.accelerators_per_node, workload.global_batch)
-    data, given = base.to_mapping(), set[str]()
-    for text in axes:
+def _axes(texts: list[str]) -> dict[str, list[Any]]:
+    """Return {axis: values}."""
+    found: dict[str, list[Any]] = {}
+    for text in texts:
         name, sign, values = text.partition("=")
         if not sign or not values:
             raise PlanError(f"--axis {text!r} is not AXIS=VALUE,VALUE. For example: --axis tp=1,2,4.")
-        if name in given:
+        if name in found:
             raise PlanError(f"--axis {name} is given twice. Give all its values at once: --axis {name}=1,2,4.")
-        given.add(name)
-        data[name] = [_value(name, value.strip()) for value in values.split(",")]
-    return SearchSpace.from_mapping(data, where="--axis")
+        found[name] = [_value(name, value.strip()) for value in values.split(",")]
+    return found
 
 
 def _value(axis: str, text: str) -> Any:

@@ -8,7 +8,7 @@ from gnomon.errors import LayoutError, PlanError
 from gnomon.plan.parameters import layer_counts
 from gnomon.plan.schedule import supported
 from gnomon.plan.schedules import CLOSED_FORMS
-from gnomon.plan.stages import FOLDED
+from gnomon.plan.stages import END_LAYERS, FOLDED
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
 from gnomon.spec.layout import SCHEDULES
 
@@ -19,6 +19,7 @@ def check_problem(model: ModelSpec, cluster: ClusterSpec, layout: Layout, worklo
     """Raise LayoutError or PlanError for a problem that cannot run or cannot be priced."""
     check_sizes(workload)
     check_sequence(model, workload)
+    check_imbalance(model, workload.expert_imbalance, workload.capacity_factor)
     check_degrees(model, layout, workload)
     check_schedule(layout, workload)
     check_cluster(layout, cluster)
@@ -83,6 +84,19 @@ def check_schedule(layout: Layout, workload: Workload) -> None:
 def check_cluster(layout: Layout, cluster: ClusterSpec) -> None:
     """Raise LayoutError for more ranks than accelerators, or than the network connects, and for offloading to a host
     whose bandwidth is unknown."""
+    check_room(layout, cluster)
+    check_network(layout.num_ranks, cluster)
+    offloads = [n for n in ("offload_activations", "offload_optimizer") if getattr(layout, n) > 0]
+    if offloads and cluster.accelerator.host_bandwidth_bytes_per_s is None:
+        raise LayoutError(
+            f"{offloads[0]}={getattr(layout, offloads[0]):g} moves data to the host, but the bandwidth between "
+            f"'{cluster.accelerator.name}' and its host is unknown. Set {offloads[0]}=0, or describe the accelerator "
+            "with host_bandwidth_bytes_per_s."
+        )
+
+
+def check_room(layout: Layout, cluster: ClusterSpec) -> None:
+    """Raise LayoutError for more ranks than accelerators."""
     ranks, available = layout.num_ranks, cluster.num_accelerators
     if ranks > available:
         nodes = math.ceil(ranks / cluster.accelerators_per_node)
@@ -93,18 +107,29 @@ def check_cluster(layout: Layout, cluster: ClusterSpec) -> None:
             f"{layout.cp}) but '{cluster.name}' has {available} accelerator(s). "
             f"Set {fewer}, or num_nodes={nodes} on the cluster."
         )
+
+
+def check_network(ranks: int, cluster: ClusterSpec) -> None:
+    """Raise LayoutError for more ranks than the network connects."""
     if ranks > 1 and cluster.tier_for(ranks) is None:
         raise LayoutError(
             f"{ranks} ranks need a network that connects {ranks} accelerators; "
             f"'{cluster.name}' has tiers for {[t.span for t in cluster.tiers] or 'none'}. "
             "Add a network tier to the cluster, or choose a smaller layout."
         )
-    offloads = [n for n in ("offload_activations", "offload_optimizer") if getattr(layout, n) > 0]
-    if offloads and cluster.accelerator.host_bandwidth_bytes_per_s is None:
-        raise LayoutError(
-            f"{offloads[0]}={getattr(layout, offloads[0]):g} moves data to the host, but the bandwidth between "
-            f"'{cluster.accelerator.name}' and its host is unknown. Set {offloads[0]}=0, or describe the accelerator "
-            "with host_bandwidth_bytes_per_s."
+
+
+def check_imbalance(model: ModelSpec, imbalance: float, capacity: float | None = None) -> None:
+    """Raise PlanError for a load of the busiest expert that no routing gives, or of experts that a model lacks."""
+    moe = model.moe
+    if moe is None and (imbalance != 1.0 or capacity is not None):
+        named = f"expert_imbalance={imbalance:g}" if imbalance != 1.0 else f"capacity_factor={capacity:g}"
+        raise PlanError(f"{named} is for experts, but '{model.name}' has none. Leave it out.")
+    if moe is not None and imbalance > moe.num_experts / moe.experts_per_token:
+        most = moe.num_experts / moe.experts_per_token
+        raise PlanError(
+            f"expert_imbalance={imbalance:g}, but an expert of '{model.name}' gets at most all tokens: {most:g} times "
+            f"the mean ({moe.num_experts} experts, {moe.experts_per_token} per token). Set it to at most {most:g}."
         )
 
 
@@ -162,8 +187,7 @@ def _check_halves(model: ModelSpec, layout: Layout) -> None:
 
 def _check_layers(model: ModelSpec, layout: Layout) -> None:
     layers, pp, first, last = model.num_layers, layout.pp, layout.first_stage_layers, layout.last_stage_layers
-    # the first and the last chunk may be empty but for embedding and head (Llama 3, arXiv 2407.21783, section 3.3.2)
-    most = layers + 2 if layout.vpp > 1 else layers
+    most = layers + END_LAYERS if layout.vpp > 1 else layers
     if pp * layout.vpp > most:
         raise LayoutError(
             f"pp x vpp = {pp} x {layout.vpp} model chunks need as many layers, and '{model.name}' has {layers}. "

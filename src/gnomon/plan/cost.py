@@ -11,6 +11,7 @@ from gnomon.errors import PlanError
 from gnomon.plan.cases import Storage
 from gnomon.plan.estimate import Estimate
 from gnomon.plan.goodput import Goodput, Reliability, checkpoint_bytes, goodput_of
+from gnomon.plan.parameters import count_parameters
 from gnomon.spec import ClusterSpec, Noun, TimeBreakdown
 from gnomon.spec.catalog import load_stack
 
@@ -24,9 +25,11 @@ _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 class CostRates(Noun):
     """What only the user can know. Each is unknown when absent, and so is what follows from it."""
 
-    price_per_accelerator_hour: NonNegativeFloat | None = Field(default=None, description="in any currency")
-    pue: float | None = Field(default=None, ge=1.0, description="power usage effectiveness of the data center")
-    carbon_intensity_kg_per_kwh: NonNegativeFloat | None = Field(default=None, description="kg CO2e per kWh")
+    price_per_accelerator_hour: NonNegativeFloat | None = Field(default=None, le=1e9, description="in any currency")
+    pue: float | None = Field(
+        default=None, ge=1.0, le=100.0, description="power usage effectiveness of the data center"
+    )
+    carbon_intensity_kg_per_kwh: NonNegativeFloat | None = Field(default=None, le=1e3, description="kg CO2e per kWh")
     idle_power_fraction: float | None = Field(
         default=None, ge=0.0, le=1.0, description="power while waiting over TDP; default: TDP all the time"
     )
@@ -102,10 +105,14 @@ def training_cost(
 
 
 def estimate_checkpoint_bytes(estimate: Estimate) -> float:
-    """Return the bytes of one checkpoint with the storage of the estimate's software stack and precision."""
+    """Return the bytes of one checkpoint with the storage of the estimate's software stack and precision.
+
+    Multi-token-prediction modules are trained too.
+    """
     workload = estimate.workload
     storage = Storage.of(load_stack(workload.stack), workload.precision, estimate.cluster)
-    return checkpoint_bytes(estimate.num_parameters, float(storage.weight_bytes[0]), float(storage.master_bytes[0]))
+    trained = estimate.num_parameters + count_parameters(estimate.model).mtp
+    return checkpoint_bytes(trained, float(storage.weight_bytes[0]), float(storage.master_bytes[0]))
 
 
 def average_power_w(

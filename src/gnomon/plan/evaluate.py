@@ -114,14 +114,15 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
     ranks = _ranks(cases, stages)
     busiest, slowest_s = _slowest(cases, ranks)
     slow = _pick(busiest, ranks)
-    windows = _windows(cases, state, slow)
+    idle_s = _step_idle_s(cases, work, state, slow)
+    windows = _windows(cases, state, slow, idle_s)
     exposed = {
         **{kind: cases.accumulation * slow.layers * layer.exposed[kind] for kind in LAYER_KINDS},
         **_step_exposed(cases, state, windows),
         "pipeline": pipeline.send_s,
         "stragglers": stragglers_s(cases, pipeline.total_s - pipeline.send_s),
     }
-    terms = _terms(cases, work, state, layer, slow, exposed)
+    terms = _terms(cases, work, state, layer, slow, exposed, idle_s)
     bubble = np.maximum(pipeline.total_s - cases.accumulation * slowest_s - pipeline.send_s, 0.0)
     terms["bubble_s"] = np.where(cases.split.pp > 1, bubble, 0.0)
     return Evaluation(
@@ -157,23 +158,35 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         "tensor": behind["tensor"] + again * ahead["tensor"],
         "context": behind["context"] + attended * ahead["context"],
         "expert": behind["expert"] + again * ahead["expert"],
-        "shard": exposed_s(both, NONE, backward + weight, storage.overlap_shard),
-        "offload": exposed_s(2.0 * kept / cases.host_bandwidth, NONE, forward + backward + weight, np.ones(1)),
     }
+    # what hides behind both passes of the backward is waited for in each by its share of their computation
+    late = exposed_s(both, NONE, backward + weight, storage.overlap_shard)
+    moved = exposed_s(2.0 * kept / cases.host_bandwidth, NONE, forward + backward + weight, np.ones(1))
+    by_pass = _in_proportion(late, backward, weight), _in_proportion(moved, forward, backward, weight)
+    (late_input, late_weight), (moved_forward, moved_input, moved_weight) = by_pass
     host_again = again * (layer.host - layer.host_backward)
     launches = work.collectives * (2.0 + again) + 6.0 * (gather > 0)
     return LayerTimes(
         passes={
-            "forward": forward + total(forward_waits.values()),
-            "input": backward + recompute + total(backward_waits.values()),
-            "weight": weight,
+            "forward": forward + total(forward_waits.values()) + moved_forward,
+            "input": backward + recompute + total(backward_waits.values()) + late_input + moved_input,
+            "weight": weight + late_weight + moved_weight,
         },
-        exposed={kind: wait + forward_waits.get(kind, NONE) for kind, wait in backward_waits.items()},
+        exposed={
+            **{kind: wait + forward_waits[kind] for kind, wait in backward_waits.items()},
+            "shard": late + forward_waits["shard"],
+            "offload": moved,
+        },
         recompute_s=recompute,
         host=layer.host + host_again + launches * storage.collective_dispatch_s,
         host_backward=layer.host_backward + host_again,
         stalls=layer.stalls + again * (layer.stalls - layer.stalls_backward),
     )
+
+
+def _in_proportion(seconds: Array, *passes: Array) -> list[Array]:
+    whole = np.maximum(total(passes), 1e-30)
+    return [seconds * one / whole for one in passes]
 
 
 def _waits(cases: Cases, waits: dict[str, Array]) -> dict[str, Array]:
@@ -293,6 +306,7 @@ def _terms(
     layer: LayerTimes,
     slow: StageWork,
     exposed: dict[str, Array],
+    idle_s: Array,
 ) -> dict[str, Array]:
     """Return the seconds of one step of the slowest stage by term, without the bubble."""
     micro_batches, storage = cases.accumulation, cases.storage
@@ -308,7 +322,7 @@ def _terms(
             terms[term] = terms[term] + count * seconds
     terms["recompute_s"] = micro_batches * slow.layers * layer.recompute_s
     terms["communication_s"] = total(exposed.values())
-    terms["idle_s"] = storage.step_overhead_s + _step_idle_s(cases, work, state, slow)
+    terms["idle_s"] = storage.step_overhead_s + idle_s
     terms["data_s"] = np.where(storage.asynchronous > 0, 0.0, micro_batches * work.data_s)
     return terms
 
@@ -325,15 +339,16 @@ def _step_idle_s(cases: Cases, work: LayerWork, state: StateWork, slow: StageWor
     return _idle_s(cases, host + micro_batches * work.data_s, host, micro_batches * slow.stalls, device)
 
 
-def _windows(cases: Cases, state: StateWork, slow: StageWork) -> dict[str, Array]:
+def _windows(cases: Cases, state: StateWork, slow: StageWork, idle_s: Array) -> dict[str, Array]:
     """Return the backward pass that can hide the reduction of gradients, the forward that can hide the gathering.
 
-    On an asynchronous device launches last no longer than the device's work, but for their share of what shows.
+    On an asynchronous device launches last no longer than the device's work, but for their share of what shows of them
+    in a step, `idle_s`.
     """
     more = (cases.accumulation - 1.0) / cases.accumulation
     device = slow.passes["input"] + slow.passes["weight"] + more * state.accumulation.passes["input"]
     launches = slow.host_backward + more * state.accumulation.host_backward
-    showing = slow.idle_s * device / np.where(slow.device_s > 0, slow.device_s, 1.0)
+    showing = idle_s / cases.accumulation * device / np.where(slow.device_s > 0, slow.device_s, 1.0)
     backward = device + np.where(cases.storage.asynchronous > 0, showing, launches)
     backward = backward * np.where(cases.split.zero_stage == 2, cases.accumulation, 1.0)
     return {"gradients": backward, "weights": slow.passes["forward"]}

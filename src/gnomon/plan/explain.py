@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gnomon.plan.stages import whole_chunks
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 STORAGE = {
@@ -72,13 +73,17 @@ def assumptions(
     if not (efficiency.framework_bytes if efficiency else stack.framework_bytes):
         lines.append("memory of framework, libraries and allocator is unknown for this hardware and counted as 0")
     if model.moe is not None:
-        lines.append(f"the busiest expert gets {workload.expert_imbalance:g} times the mean number of tokens")
+        lines.append(_busiest_expert(workload))
     if model.encoder is not None:
         lines.append("the encoder attends both ways; tokens per second are those of the decoder")
     if model.diffusion is not None:
         lines.append("tokens are patches; what encodes images and text before the transformer is not counted")
     if layout.pp > 1 and model.num_layers % layout.pp:
         lines.append("layers do not divide by the stages: the largest are priced, the first and the last have fewer")
+    if layout.vpp > 1 and not whole_chunks(model.num_layers, layout.pp * layout.vpp):
+        lines.append(
+            f"{layout.pp * layout.vpp} chunks do not divide {model.num_layers} layers: they are priced as if equally long"
+        )
     return tuple(lines)
 
 
@@ -97,6 +102,15 @@ def _recompute(layout: Layout) -> str:
     what = "whole layers are" if layout.recompute == "full" else "the attention core is"
     part = "" if layout.recompute_share == 1.0 else f" in {layout.recompute_share:.0%} of the layers"
     return f"{what} computed again in the backward pass{part}"
+
+
+def _busiest_expert(workload: Workload) -> str:
+    most, room = workload.expert_imbalance, workload.capacity_factor
+    if room is None or room > most:
+        return f"the busiest expert gets {most:g} times the mean number of tokens"
+    dropped = f", and {1.0 - room:.1%} of the tokens' experts at least are left out, of the model's FLOPs too"
+    kept = "tokens beyond are dropped" + (dropped if room < 1 else "")
+    return f"an expert has room for {room:g} times the mean number of tokens; {kept}"
 
 
 def _kernel(kernel: str) -> str:

@@ -10,7 +10,7 @@ from gnomon.plan.cases import Cases
 from gnomon.plan.sizes import PRODUCTS, ModelSizes, mean_keys
 from gnomon.spec import ModelSpec, Workload
 
-NONE = np.zeros(1)
+NONE, ONE = np.zeros(1), np.ones(1)
 
 
 def matmul_flops(m: ArrayLike, n: ArrayLike, k: ArrayLike) -> Array:
@@ -34,13 +34,16 @@ def step_tokens(cases: Cases) -> Array:
     return cases.micro_batch * cases.accumulation * cases.split.dp * cases.seq_len
 
 
-def model_flops_per_token(model: ModelSizes, seq_len: Array, causal: Array, encoder_seq_len: Array = NONE) -> Array:
+def model_flops_per_token(
+    model: ModelSizes, seq_len: Array, causal: Array, encoder_seq_len: Array = NONE, routed: Array = ONE
+) -> Array:
     """Return forward and backward FLOPs of one token in sequences of `seq_len`, without recomputation.
 
     Backward counts twice the forward; of routed experts those that a token is sent to; attention over the tokens
     that its mask and windows leave (half the square when causal). Embedding lookups and elementwise work count
     nothing. One multi-token-prediction module counts as one layer, its projection and the head. Where an encoder reads
-    `encoder_seq_len` tokens per sequence, a token of the decoder carries its share of them.
+    `encoder_seq_len` tokens per sequence, a token of the decoder carries its share of them. `routed` is the share of
+    the tokens' experts that have room for them.
     """
     read, encoder = encoder_seq_len / seq_len, model.encoder_layers
     decoder = model.num_layers - encoder
@@ -49,7 +52,7 @@ def model_flops_per_token(model: ModelSizes, seq_len: Array, causal: Array, enco
         "attention": both,
         "dense": model.dense_layers - encoder + read * encoder,
         "moe": model.moe_layers,
-        "expert": model.moe_layers * model.top_k,
+        "expert": model.moe_layers * model.top_k * routed,
         "cross": decoder,
         "memory": decoder * read,
         "condition": model.num_layers / seq_len,
@@ -68,7 +71,8 @@ def model_flops_per_token(model: ModelSizes, seq_len: Array, causal: Array, enco
 def model_flops(model: ModelSpec, workload: Workload) -> float:
     """Return the model FLOPs of one optimizer step over all ranks."""
     causal, read = array(workload.attention_mask == "causal"), array(workload.encoder_seq_len or 0)
-    per_token = model_flops_per_token(ModelSizes.of(model), array(workload.seq_len), causal, read)
+    routed = array(min(workload.capacity_factor or 1.0, 1.0))
+    per_token = model_flops_per_token(ModelSizes.of(model), array(workload.seq_len), causal, read, routed)
     return float(workload.tokens_per_step * per_token[0])
 
 

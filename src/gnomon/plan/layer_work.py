@@ -67,7 +67,9 @@ def layer_work(cases: Cases) -> LayerWork:
         waits=waits,
         collectives=traffic.calls,
         data_s=_data_s(cases),
-        token_flops=model_flops_per_token(cases.model, cases.seq_len, cases.causal, cases.encoder_seq_len),
+        token_flops=model_flops_per_token(
+            cases.model, cases.seq_len, cases.causal, cases.encoder_seq_len, np.minimum(cases.imbalance, 1.0)
+        ),
         bytes=layer_bytes(cases),
     )
 

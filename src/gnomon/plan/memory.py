@@ -18,7 +18,15 @@ from gnomon.plan.halves import average, halves, largest
 from gnomon.plan.price import total
 from gnomon.plan.schedule import in_flight
 from gnomon.plan.sizes import held_copies
-from gnomon.plan.stages import STAGES, has_head, shards, stage_layers, stage_parameters, weight_copies
+from gnomon.plan.stages import (
+    STAGES,
+    has_head,
+    held_layers,
+    shards,
+    stage_layers,
+    stage_parameters,
+    weight_copies,
+)
 from gnomon.plan.traffic import FP32_BYTES
 from gnomon.spec.layout import SCHEDULES
 
@@ -175,7 +183,7 @@ def _communication_buffers(cases: Cases, parameters: Array, stage: str) -> Array
     parameters: those of a stage that several ranks share
     """
     split, model = cases.split, cases.model
-    held = getattr(stage_layers(cases), stage) * weight_copies(cases) + has_head(cases, stage) * model.mtp_layers
+    held = held_layers(cases, stage) + has_head(cases, stage) * model.mtp_layers
     layers = np.maximum(held, 1.0)
     gathered = 2.0 * parameters / layers * cases.storage.compute_bytes
     return np.where((split.zero_stage == 3) & (model.num_layers > 1) & (split.shard_ranks > 1), gathered, 0.0)
@@ -189,12 +197,25 @@ def _activations_bytes(cases: Cases, layer: LayerBytes, kept: KeptBytes, states:
     end = np.where(head, layer.head, layer.workspace)
     # a prediction module runs with the head, which a backward pass follows at once unless all forwards come first
     modules = np.where(split.schedule == GPIPE, alive, 1.0) * head * cases.model.mtp_layers
-    held = (alive * states.layers + modules) * kept.always
+    held = (_layers_alive(cases, alive, states, stage) + modules) * kept.always
     held = held + np.maximum(end, kept.again)  # the head is done with when a layer comes again
     if not np.any(cases.storage.autocast):
         return held
     share = _recomputed_share(cases)  # a layer that is computed again makes its 16-bit copies again
     return held + states.casts * (1.0 - share + share / np.maximum(states.layers, 1.0))
+
+
+def _layers_alive(cases: Cases, alive: Array, states: StateBytes, stage: str) -> Array:
+    """Return the layers of a rank times the micro-batches alive in each.
+
+    The first and the last rank of DualPipe hold both ends: as many micro-batches of the first stage as there are
+    stages, and one of the last.
+    """
+    paired = (weight_copies(cases) > 1) & (stage != "middle")
+    if not np.any(paired):
+        return alive * states.layers
+    ends = stage_layers(cases)
+    return np.where(paired, (alive - 1.0) * ends.first + ends.last, alive * states.layers)
 
 
 def layer_input_bytes(cases: Cases) -> Array:
@@ -290,7 +311,7 @@ def _layer_workspace(cases: Cases) -> Array:
 def cast_weights_bytes(cases: Cases, stage: str) -> Array:
     """Return the bytes of the 16-bit copies that autocast makes of the matrix weights."""
     model, storage = cases.model, cases.storage
-    held = weight_copies(cases) * getattr(stage_layers(cases), stage) + has_head(cases, stage) * model.mtp_layers
+    held = held_layers(cases, stage) + has_head(cases, stage) * model.mtp_layers
     layer = np.zeros(1)
     for name, (n, k) in model.products.items():
         layer = layer + n * k * held_copies(model, name) / model.num_layers / product_ways(cases, name)

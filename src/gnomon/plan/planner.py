@@ -16,7 +16,7 @@ from gnomon.plan.operator import Operator
 from gnomon.plan.operator_rows import collective_rows, operator_rows
 from gnomon.plan.parameters import count_parameters
 from gnomon.plan.schedule import in_flight
-from gnomon.plan.stages import STAGES, stage_layers, stage_parameters
+from gnomon.plan.stages import STAGES, held_layers, stage_parameters
 from gnomon.spec import ClusterSpec, Layout, MemoryBreakdown, ModelSpec, TimeBreakdown, Workload
 from gnomon.spec.catalog import load_stack
 
@@ -107,7 +107,7 @@ def _stage(
     capacity = cluster.accelerator.memory_bytes
     return StageEstimate(
         name=name,
-        num_layers=float(np.ravel(getattr(stage_layers(cases), kind))[0]),
+        num_layers=float(np.ravel(held_layers(cases, kind))[0]),
         num_parameters=float(np.ravel(np.add(*stage_parameters(cases, kind)))[0]),
         micro_batches_in_flight=float(np.ravel(alive)[0]),
         memory=memory,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
@@ -16,6 +16,8 @@ from gnomon.spec.layout import SCHEDULES
 STAGES = ("first", "middle", "last")
 FOLDED = tuple(SCHEDULES.index(name) for name in ("zb-v", "v-half", "v-min"))
 DUALPIPE = SCHEDULES.index("dualpipe")
+# embedding and head, which may stand in the place of a layer each (Llama 3, arXiv 2407.21783, section 3.3.2)
+END_LAYERS = 2
 _KEPT = 4  # problems whose stages are kept: one evaluation asks for them a dozen times
 
 
@@ -26,6 +28,11 @@ class StageLayers:
     first: Array
     middle: Array
     last: Array
+
+
+def whole_chunks(layers: int, chunks: ArrayLike) -> NDArray[np.bool_]:
+    """Return whether all chunks have as many layers, embedding and head counting as one of theirs or as none."""
+    return np.asarray(np.any([(layers + more) % np.asarray(chunks) == 0 for more in range(END_LAYERS + 1)], axis=0))
 
 
 @lru_cache(maxsize=_KEPT)
@@ -70,6 +77,13 @@ def weight_copies(cases: Cases) -> Array:
     return np.where((cases.split.schedule == DUALPIPE) & (cases.split.pp > 1), 2.0, 1.0)
 
 
+def held_layers(cases: Cases, stage: str) -> Array:
+    """Return the layers of the rank of a stage; a rank of DualPipe also has those as far from the other end."""
+    counts = stage_layers(cases)
+    mirrored = {"first": counts.last, "middle": counts.middle, "last": counts.first}[stage]
+    return np.asarray(getattr(counts, stage) + (weight_copies(cases) - 1.0) * mirrored)
+
+
 def has_embedding(cases: Cases, stage: str) -> NDArray[np.bool_]:
     """Return whether the rank of a stage holds the embedding."""
     split = cases.split
@@ -93,11 +107,7 @@ def stage_parameters(cases: Cases, stage: str) -> tuple[Array, Array]:
     holds its own stage and the one that lies as far from the other end.
     """
     model, split = cases.model, cases.split
-    counts = stage_layers(cases)
-    mirrored = {"first": counts.last, "middle": counts.middle, "last": counts.first}[stage]
-    layers = getattr(counts, stage)
-    if np.any(split.schedule == DUALPIPE):
-        layers = layers + (weight_copies(cases) - 1.0) * mirrored
+    layers = held_layers(cases, stage)
     first, last = has_embedding(cases, stage), has_head(cases, stage)
     again = model.tied * model.vocab * model.hidden * ~first  # a tied head without the embedding beside it
     # a prediction module looks its tokens up beside the head

@@ -13,7 +13,7 @@ from gnomon.plan.simulate import Timeline, simulate
 from gnomon.report import figures
 from gnomon.report.figures import plan as plan_figures
 from gnomon.report.panels import make_panel
-from gnomon.report.scaling import best_by_number, scaling_section
+from gnomon.report.scaling import Progress, best_by_number, scaling_section
 from gnomon.report.section import Page, Section, render_page
 from gnomon.report.tables import Table
 from gnomon.spec import MEMORY_TERMS, TIME_TERMS, Layout
@@ -36,14 +36,17 @@ SOURCE_NAMES = {
 }
 
 
-def estimate_page(estimate: Estimate) -> str:
-    """Return the page of an estimate, with the other layouts of the same ranks and the best on fewer."""
+def estimate_page(estimate: Estimate, progress: Progress | None = None) -> str:
+    """Return the page of an estimate, with the other layouts of the same ranks and the best on fewer.
+
+    progress: called with (numbers of accelerators searched, all of them)
+    """
     ranks = estimate.layout.num_ranks
     try:
         found = search(estimate.model, estimate.cluster, estimate.workload, accelerators=[ranks], top=1)
     except GnomonError:
         found = None  # nothing of the default space can run these micro-batches, say
-    return render_plan_page(estimate, found, best_by_number(estimate))
+    return render_plan_page(estimate, found, best_by_number(estimate, progress))
 
 
 def render_plan_page(estimate: Estimate, found: SearchResult | None = None, by_number: Sequence[Candidate] = ()) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from gnomon.errors import GnomonError
 from gnomon.plan.estimate import Estimate
 from gnomon.plan.planner import plan
-from gnomon.plan.search import Candidate, RecomputeChoice, SearchSpace, default_space, search
+from gnomon.plan.search import Candidate, search
 from gnomon.report.figures import plan as plan_figures
 from gnomon.report.panels import make_panel
 from gnomon.report.section import Section
@@ -16,6 +15,7 @@ from gnomon.report.tables import Table
 from gnomon.spec import Workload
 from gnomon.units import format_count, format_percent, format_seconds
 
+Progress = Callable[[int, int], None]
 COLUMNS = ("accelerators", "batch", "step time", "tokens/s", "each")
 
 WEAK = "Weak scaling adds replicas of this layout, and the batch grows with them."
@@ -25,38 +25,29 @@ STRONG = (
 )
 
 
-def best_by_number(estimate: Estimate) -> list[Candidate]:
+def best_by_number(estimate: Estimate, progress: Progress | None = None) -> list[Candidate]:
     """Return the fastest layout of the same batch on 1, 2, 4, ... accelerators, for those on which one fits.
 
-    Plain schedules only: this asks how the machine scales, `gnomon plan search` for the best of all.
+    progress: called with (numbers of accelerators searched, all of them)
     """
     most = max(
         estimate.layout.num_ranks, min(estimate.cluster.num_accelerators, estimate.cluster.accelerators_per_node)
     )
     numbers = sorted({estimate.layout.num_ranks, *(1 << i for i in range(most.bit_length()) if 1 << i <= most)})
-    found = (_best(estimate, number) for number in numbers)
-    return [candidate for candidate in found if candidate is not None]
+    found = []
+    for done, number in enumerate(numbers, start=1):
+        found += _best(estimate, number)
+        if progress is not None:
+            progress(done, len(numbers))
+    return found
 
 
-def _best(estimate: Estimate, number: int) -> Candidate | None:
-    model, cluster, workload = estimate.model, estimate.cluster, estimate.workload
+def _best(estimate: Estimate, number: int) -> list[Candidate]:
     try:
-        space = _plain(default_space(model, number, cluster.accelerators_per_node, workload.global_batch))
-        found = search(model, cluster, workload, space=space, accelerators=[number], top=1)
+        found = search(estimate.model, estimate.cluster, estimate.workload, accelerators=[number], top=1)
     except GnomonError:
-        return None
-    return found.best[0].candidate if found.best else None
-
-
-def _plain(space: SearchSpace) -> SearchSpace:
-    data: dict[str, Any] = {
-        "vpp": space.vpp[:2],
-        "sequence_parallel": (True,),
-        "schedule": ("1f1b",),
-        "zero_stage": (0, 1, 3),
-        "recompute": (RecomputeChoice(mode="none"), RecomputeChoice(mode="full")),
-    }
-    return space.model_copy(update=data)
+        return []
+    return [ranked.candidate for ranked in found.best]
 
 
 def scaling_section(estimate: Estimate, best: Sequence[Candidate] = ()) -> Section | None:

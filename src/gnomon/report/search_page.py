@@ -10,7 +10,7 @@ from gnomon.plan.search.sensitivity import Gain
 from gnomon.report.figures import plan as plan_figures
 from gnomon.report.panels import make_panel
 from gnomon.report.plan_page import estimate_facts, plan_sections
-from gnomon.report.scaling import best_by_number
+from gnomon.report.scaling import Progress, best_by_number
 from gnomon.report.section import Page, Section, render_page
 from gnomon.report.tables import Table
 from gnomon.units import format_bytes, format_count, format_percent, format_seconds
@@ -18,10 +18,14 @@ from gnomon.units import format_bytes, format_count, format_percent, format_seco
 MOST_FRONT_ROWS = 50
 
 
-def render_search_page(result: SearchResult, gains: tuple[Gain, ...] = ()) -> str:
-    """Return the page of a search that found at least one layout that fits."""
+def render_search_page(result: SearchResult, gains: tuple[Gain, ...] = (), progress: Progress | None = None) -> str:
+    """Return the page of a search that found at least one layout that fits.
+
+    progress: called with (numbers of accelerators searched, all of them)
+    """
     best = result.best[0].estimate
-    sections = [_front(result), _best(result), *_gains(gains), *plan_sections(best, by_number=best_by_number(best))]
+    of_best = plan_sections(best, by_number=best_by_number(best, progress))
+    sections = [_front(result), _best(result), *_gains(gains), *of_best]
     looked, step = format_count(result.num_evaluated), format_seconds(best.step_time_s)
     where = f" on {best.layout.num_ranks} accelerators" if result.shows_cost else ""
     return render_page(

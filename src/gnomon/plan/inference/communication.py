@@ -55,7 +55,10 @@ def layer_communication(cases: Cases, direct: bool) -> tuple[Array, Array]:
 
 
 def stage_send_s(cases: Cases) -> Array:
-    """Return the seconds to hand one pass's hidden states to the next pipeline stage."""
+    """Return the seconds to hand one pass's hidden states to the next pipeline stage, which lies beside it.
+
+    Replicas are engines of their own: where they are changes nothing.
+    """
     split = cases.split
     size = cases.tokens * cases.model.hidden * cases.storage.compute_bytes
-    return send_s(size, cases.network, split.tp * split.dp, split.pp)
+    return send_s(size, cases.network, split.tp, split.pp)

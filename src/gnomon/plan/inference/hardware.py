@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from gnomon.errors import CatalogError, GnomonError, LayoutError, PlanError, did_you_mean
+from gnomon.plan.checks import check_imbalance
 from gnomon.plan.inference.evaluate import Serving, needed_memory, serve
 from gnomon.plan.inference.planner import check_serving, every_batch, serving_layout, usable_bytes
 from gnomon.plan.inference.workload import InferenceWorkload
@@ -18,6 +19,7 @@ from gnomon.spec.catalog import list_clusters, load_cluster
 
 TENSOR_DEGREES = (1, 2, 4, 8, 16, 32, 64)
 PIPELINE_DEGREES = (1, 2, 4, 8)
+MOST_PER_HOUR = 1e9  # of an accelerator, in any currency
 
 
 class ServingTarget(Noun):
@@ -25,7 +27,9 @@ class ServingTarget(Noun):
 
     ttft_s: PositiveFloat | None = Field(default=None, description="time to first token at most")
     tpot_s: PositiveFloat | None = Field(default=None, description="time per output token at most")
-    tokens_per_s: PositiveFloat | None = Field(default=None, description="output tokens of all replicas at least")
+    tokens_per_s: PositiveFloat | None = Field(
+        default=None, le=1e15, description="output tokens of all replicas at least"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -71,15 +75,17 @@ def find_hardware(
     per accelerator-hour by the name of a cluster or accelerator, `*` for all. The batch of `workload` is not used.
     """
     known = list_clusters()
-    names = tuple(known if clusters is None else clusters)
+    names = tuple(dict.fromkeys(name.lower() for name in (known if clusters is None else clusters)))
     for name in names:
-        if name.lower() not in known:
+        if name not in known:
             raise CatalogError(f"The catalog has no cluster '{name}'. {did_you_mean(name, known)}")
-    _check_prices(prices or {}, names)
+    check_imbalance(model, workload.expert_imbalance)
+    prices = {name.lower(): price for name, price in (prices or {}).items()}
+    _check_prices(prices, names)
     choices, rejected = [], {}
     for name in names:
         try:
-            found = _least(model, load_cluster(name), workload, target, prices or {})
+            found = _least(model, load_cluster(name), workload, target, prices)
         except GnomonError as error:
             rejected[name] = str(error)
             continue
@@ -101,8 +107,10 @@ def _check_prices(prices: Mapping[str, float], clusters: Iterable[str]) -> None:
     for name, price in prices.items():
         if name not in known:
             raise PlanError(f"A price is given for '{name}', which is not searched. {did_you_mean(name, known)}")
-        if not (math.isfinite(price) and price >= 0):
-            raise PlanError(f"The price of '{name}' is {price}; give a number of at least zero per accelerator-hour.")
+        if not 0 <= price <= MOST_PER_HOUR:
+            raise PlanError(
+                f"The price of '{name}' is {price}; give a number from zero to {MOST_PER_HOUR:g} per accelerator-hour."
+            )
 
 
 def _least(

@@ -19,23 +19,30 @@ FP32_BYTES = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class ServingMemory:
-    """Bytes of the rank that needs the most; `*_per_sequence` grow with the batch of a replica."""
+    """Bytes of the rank that needs the most. `cache_per_sequence` and `logits_per_sequence` grow with the batch of a
+    replica, `prompt` with the prompts that it prefills together, `prefill_batch` at most."""
 
     weights: float
     cache_per_sequence: float
-    activations: float
-    activations_per_sequence: float
+    logits_per_sequence: float
+    prompt: float
+    prefill_batch: int
     framework: float
+
+    def activations(self, batch: Array) -> Array:
+        """Return the bytes of activations and logits with `batch` sequences."""
+        return np.minimum(batch, self.prefill_batch) * self.prompt + batch * self.logits_per_sequence
 
     def total(self, batch: Array) -> Array:
         """Return the bytes with `batch` sequences at their full length."""
-        growing = batch * (self.cache_per_sequence + self.activations_per_sequence)
-        return self.weights + self.activations + self.framework + growing
+        return self.weights + self.framework + batch * self.cache_per_sequence + self.activations(batch)
 
     def max_batch(self, capacity_bytes: float) -> int:
         """Return the most sequences that fit; zero when not even the weights do."""
-        left = capacity_bytes - float(self.total(np.zeros(1))[0])
-        return max(int(left // (self.cache_per_sequence + self.activations_per_sequence)), 0)
+        left = capacity_bytes - self.weights - self.framework
+        each = self.cache_per_sequence + self.logits_per_sequence
+        few, many = left // (each + self.prompt), (left - self.prefill_batch * self.prompt) // each
+        return max(int(few if few < self.prefill_batch else many), 0)
 
 
 def serving_memory(model: ModelSpec, cases: Cases, workload: InferenceWorkload, sizes: Bytes) -> ServingMemory:
@@ -47,8 +54,9 @@ def serving_memory(model: ModelSpec, cases: Cases, workload: InferenceWorkload, 
     return ServingMemory(
         weights=float(rank_weights_bytes(cases, sizes)[0]),
         cache_per_sequence=float(cache),
-        activations=workload.prefill_batch * workload.prompt_len * _widest_elements(cases) * compute,
-        activations_per_sequence=model.vocab_size / tp * FP32_BYTES,
+        logits_per_sequence=model.vocab_size / tp * FP32_BYTES,
+        prompt=workload.prompt_len * _widest_elements(cases) * compute,
+        prefill_batch=workload.prefill_batch,
         framework=float(cases.storage.framework_bytes[0]),
     )
 

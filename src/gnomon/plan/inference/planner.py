@@ -6,7 +6,7 @@ import numpy as np
 
 from gnomon.errors import LayoutError, PlanError
 from gnomon.plan.arrays import Array
-from gnomon.plan.checks import check_cluster, check_degrees
+from gnomon.plan.checks import check_degrees, check_imbalance, check_network, check_room
 from gnomon.plan.inference.cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes
 from gnomon.plan.inference.estimate import (
     INFERENCE_TIME_TERMS,
@@ -41,7 +41,7 @@ def plan_inference(
     memory = InferenceMemory(
         weights_bytes=found.memory.weights,
         kv_cache_bytes=workload.batch * found.memory.cache_per_sequence,
-        activations_bytes=found.memory.activations + workload.batch * found.memory.activations_per_sequence,
+        activations_bytes=float(found.memory.activations(np.asarray([workload.batch]))[0]),
         framework_bytes=found.memory.framework,
     )
     throughput = float(found.throughput[0])
@@ -106,7 +106,9 @@ def check_serving(model: ModelSpec, cluster: ClusterSpec, layout: Layout, worklo
             f"learned positions of '{model.name}'. Set both together to at most {model.max_seq_len}."
         )
     check_degrees(model, layout, Workload(seq_len=workload.total_len, global_batch=layout.dp, micro_batch=1))
-    check_cluster(layout, cluster)
+    check_imbalance(model, workload.expert_imbalance)
+    check_room(layout, cluster)
+    check_network(layout.tp * layout.pp * max(1, layout.ep * layout.expert_tp // layout.tp), cluster)  # of one replica
 
 
 def usable_bytes(cluster: ClusterSpec, workload: InferenceWorkload) -> float | None:
@@ -198,6 +200,8 @@ def _assumptions(
     model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: InferenceWorkload
 ) -> tuple[str, ...]:
     lines = ["requests of one length; no queueing; prefill and decode take turns (continuous batching)"]
+    if workload.prefill_batch > workload.batch:
+        lines.append(f"prefill_batch={workload.prefill_batch} is more than the batch: {workload.batch} are prefilled")
     if workload.total_len > model.max_seq_len:
         lines.append(f"requests are longer than the {model.max_seq_len} tokens that the model is made for")
     if cluster.efficiency is None:

@@ -15,10 +15,10 @@ from gnomon.plan.published.pipelines import schedule_of
 from gnomon.plan.published.precisions import precision_of
 from gnomon.plan.published.recomputation import recompute_of
 from gnomon.plan.published.stacks import stack_of, storage_of, zero_of
+from gnomon.plan.stages import END_LAYERS, whole_chunks
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 Row = Mapping[str, Any]
-ENDS = 2  # embedding and head may stand in the place of a layer each
 GPT3_HEADS = {768: 12, 1024: 16, 1536: 16, 2048: 24, 2560: 32, 4096: 32, 5140: 40, 12288: 96}  # by width
 
 
@@ -215,9 +215,9 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
     zero, shard = zero_of(row, stack, cluster, dp * cp, remarks)
     schedule, vpp = schedule_of(row, pp, integer(row, "vp_or_interleave", 1) or 1, remarks)
     vpp = vpp if pp > 1 and schedule == "1f1b" else 1
-    if pp * vpp > model.num_layers + ENDS * (vpp > 1):
+    if pp * vpp > model.num_layers + END_LAYERS * (vpp > 1):
         raise PlanError(f"pp x vpp = {pp} x {vpp} model chunks are more than the {model.num_layers} layers")
-    if vpp > 1 and all((model.num_layers + more) % (pp * vpp) for more in range(ENDS + 1)):
+    if vpp > 1 and not whole_chunks(model.num_layers, pp * vpp):
         remarks.append(f"pp x vpp = {pp} x {vpp} chunks do not divide the {model.num_layers} layers")
     stated = integer(row, "sp")
     usual = stack.name not in ("megatron", "megatron-deepspeed")

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from gnomon.plan.parameters import layer_counts
 from gnomon.plan.schedule import supported
-from gnomon.plan.search.space import END_LAYERS, SearchSpace
+from gnomon.plan.search.space import SearchSpace
+from gnomon.plan.stages import END_LAYERS, whole_chunks
 from gnomon.spec import ModelSpec, Workload
 from gnomon.spec.layout import SCHEDULES, Schedule
 
@@ -79,7 +80,7 @@ def state_rules(
         ("cp does not divide the sequence", (cp > 1) & (workload.seq_len % (2 * cp) != 0)),
         ("an encoder-decoder has one pipeline stage and whole sequences", (pp * cp > 1) & (model.encoder is not None)),
         ("more stages than layers", pp * vpp > model.num_layers + END_LAYERS * (vpp > 1)),
-        ("chunks do not divide the layers", (vpp > 1) & ~_whole_chunks(pp * vpp, model)),
+        ("chunks do not divide the layers", (vpp > 1) & ~whole_chunks(model.num_layers, pp * vpp)),
         ("ep does not divide the experts", experts % ep != 0),
         ("expert_tp does not divide an expert", width % expert_tp != 0),
         ("ep x expert_tp does not divide dp x cp x tp", (replicas * tp) % (ep * expert_tp) != 0),
@@ -98,11 +99,6 @@ def run_rules(axes: Mapping[str, Integers], micro_batches: Integers) -> list[tup
         ("only 1f1b interleaves", (vpp > 1) & ~straight),
         ("the schedule cannot run these micro-batches", ~supported(schedule, pp, vpp, micro_batches)),
     ]
-
-
-def _whole_chunks(chunks: Integers, model: ModelSpec) -> Mask:
-    """Return where all chunks have as many layers, embedding and head counting as one of theirs or as none."""
-    return np.asarray(np.any([(model.num_layers + more) % chunks == 0 for more in range(END_LAYERS + 1)], axis=0))
 
 
 def _uneven(workload: Workload, ways: Integers) -> Mask:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from gnomon.errors import PlanError
+from gnomon.plan.checks import check_imbalance, check_sequence, check_sizes
 from gnomon.plan.planner import plan
 from gnomon.plan.search.batch import Batch, Evaluator
 from gnomon.plan.search.collect import Best, Front
@@ -29,6 +31,7 @@ def search(
     workload: Workload,
     *,
     space: SearchSpace | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
     accelerators: Sequence[int] | None = None,
     objective: Objective = "step_time",
     top: int = 10,
@@ -38,19 +41,21 @@ def search(
 ) -> SearchResult:
     """Return the best layouts of `workload`'s batch on 1 or several numbers of accelerators.
 
-    space: which layouts; default `default_space` of each number of accelerators
+    space: which layouts; default `default_space` of each number of accelerators, with the values of `axes` in place
+        of its own
     accelerators: default all of the cluster
     memory_limit_bytes: peak memory that a rank may have, at most and by default the device's
     progress: called with (candidates looked at, candidates in all)
     Raises PlanError when nothing of the space can run, or for a limit above what the device has.
     """
     began = time.perf_counter()
+    check_sizes(workload)
+    check_sequence(model, workload)
+    check_imbalance(model, workload.expert_imbalance, workload.capacity_factor)
     numbers = sorted(set(accelerators or [cluster.num_accelerators]))
     _check_accelerators(numbers, cluster)
     limit = _limit(memory_limit_bytes, cluster)
-    spaces = {
-        n: space or default_space(model, n, cluster.accelerators_per_node, workload.global_batch) for n in numbers
-    }
+    spaces = {n: space or _space(model, cluster, workload, n, axes or {}) for n in numbers}
     _check_offloading(spaces.values(), cluster)
     total, done = sum(s.size for s in spaces.values()), 0
     rejected: Counter[str] = Counter()
@@ -87,6 +92,13 @@ def search(
         pareto=_pareto(found),
         seconds=time.perf_counter() - began,
     )
+
+
+def _space(
+    model: ModelSpec, cluster: ClusterSpec, workload: Workload, number: int, axes: Mapping[str, Sequence[Any]]
+) -> SearchSpace:
+    default = default_space(model, number, cluster.accelerators_per_node, workload.global_batch)
+    return SearchSpace.from_mapping({**default.to_mapping(), **axes}, where="--axis") if axes else default
 
 
 def _check_accelerators(numbers: Sequence[int], cluster: ClusterSpec) -> None:

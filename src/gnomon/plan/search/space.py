@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
+from gnomon.plan.stages import whole_chunks
 from gnomon.spec import Layout, ModelSpec, Noun, Workload
 from gnomon.spec.layout import SCHEDULES, Recompute, Schedule
 
@@ -22,8 +23,6 @@ RUN = ("recompute", "offload_activations", "offload_optimizer")
 OUTER = ("schedule", *RUN)
 SHARED = (*INNER, *STATE)
 AXES = (*SHARED, *OUTER)
-# embedding and head, which may stand in the place of a layer each (Llama 3, arXiv 2407.21783, section 3.3.2)
-END_LAYERS = 2
 
 
 class RecomputeChoice(Noun):
@@ -115,7 +114,7 @@ def default_space(model: ModelSpec, num_ranks: int, per_node: int, batch: int) -
     powers = [1 << i for i in range(num_ranks.bit_length()) if 1 << i <= num_ranks]
     moe = model.moe
     stages = [d for d in range(1, model.num_layers + 1) if num_ranks % d == 0 and d <= model.num_layers]
-    chunks = [v for v in range(1, 13) if any((model.num_layers + more) % v == 0 for more in range(END_LAYERS + 1))]
+    chunks = [v for v in range(1, 13) if whole_chunks(model.num_layers, v)]
     return SearchSpace(
         tp=tuple(p for p in powers if p <= max(per_node, 8) and model.num_heads % p == 0),
         pp=tuple(stages),
