@@ -125,7 +125,7 @@ def test_what_was_measured_as_a_step_time(outcomes: dict, step_time_s: float | N
     assert found.step_time_s == (None if step_time_s is None else pytest.approx(step_time_s))
 
 
-@pytest.mark.parametrize("value", ["-1", "0", "fast", "nan"])
+@pytest.mark.parametrize("value", ["-1", "0", "fast", "nan", "1e-320", "1e300"])
 def test_a_measured_value_must_be_a_positive_number(value: str) -> None:
     row = {**ROW, "step_time_s": value}
     with pytest.raises(PlanError, match="column step_time_s is"):

@@ -112,6 +112,19 @@ def test_text_of_the_command(by: str) -> None:
     assert "gpt-b" in result.output
 
 
+def test_rows_that_measured_nothing_show_their_predictions(tmp_path: Path) -> None:
+    table = tmp_path / "asked.csv"
+    table.write_text(f"{HEADER}\nmine,me,H100,64,32,4096,32,32000,4096,256\n")
+    app = typer.Typer()
+    app.command()(plan_validate.command)
+    result = CliRunner().invoke(app, [str(table)], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert "Largest errors" not in result.output
+    shown = result.output.partition("Predictions")[2]
+    assert "mine" in shown
+    assert " s " in shown
+
+
 HEADER = "id,source,hardware,n_accel,n_layers,hidden,n_heads,vocab,seq_len,gbs"
 
 

@@ -27,7 +27,7 @@ def render_score(rows: Sequence[Scored], summary: Mapping[str, Any], by: str, wo
     parts += _reasons("Predicted, not compared", summary["not_compared"])
     parts += _reasons("Remarks", {remark: len(ids) for remark, ids in summary["remarks"].items()})
     if worst:
-        parts.append(_rows(rows, worst))
+        parts += _rows(rows, worst)
     return Group(*parts)
 
 
@@ -68,28 +68,29 @@ def _reasons(title: str, counts: Mapping[str, int]) -> list[Table]:
     return [table]
 
 
-def _rows(rows: Sequence[Scored], count: int) -> Table:
-    known = [row for row in rows if row.error is not None]
+def _rows(rows: Sequence[Scored], count: int) -> list[Table]:
+    """Return the rows with the largest errors, or the first predictions where nothing was measured."""
+    known = sorted((row for row in rows if row.error is not None), key=lambda row: -abs(row.error or 0.0))
+    shown = (known or [row for row in rows if row.prediction.refused is None])[:count]
+    if not shown:
+        return []
     table = _table(
-        "Largest errors",
+        "Largest errors" if known else "Predictions",
         ("id", "predicted", "measured", "error", "tokens/s/accelerator", "MFU %", "memory", "measured"),
     )
-    for row in sorted(known, key=lambda row: -abs(row.error or 0.0))[:count]:
-        found = row.prediction
-        assert row.measured_s is not None
-        assert row.error is not None
-        memory = "" if row.measured_memory_gb is None else f"{row.measured_memory_gb:.1f}"
+    for row in shown:
+        found, memory = row.prediction, row.measured_memory_gb
         table.add_row(
             Text(row.id),
             format_seconds(found.step_time_s),
-            format_seconds(row.measured_s),
-            f"{100.0 * row.error:+.1f} %",
+            "" if row.measured_s is None else format_seconds(row.measured_s),
+            "" if row.error is None else f"{100.0 * row.error:+.1f} %",
             f"{found.tokens_per_s_per_accel:.1f}",
             f"{found.mfu_pct:.1f}",
             f"{found.memory_gb_per_accel:.1f}",
-            memory,
+            "" if memory is None else f"{memory:.1f}",
         )
-    return table
+    return [table]
 
 
 def render_fit(parameters: Sequence[Parameter], fitted: Fit) -> Table:

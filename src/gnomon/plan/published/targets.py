@@ -11,6 +11,7 @@ from gnomon.plan.published.conventions import Convention, convention_of
 from gnomon.plan.published.predict import Prediction
 
 Row = Mapping[str, Any]
+LEAST, MOST = 1e-12, 1e15  # beyond is a slip of the pen
 
 
 class Target(NamedTuple):
@@ -68,4 +69,6 @@ def _positive(row: Row, column: str) -> float | None:
     value = number(row, column)
     if value is not None and value <= 0:
         raise PlanError(f"column {column} is {value:g}; a measured value is greater than 0")
+    if value is not None and not LEAST <= value <= MOST:
+        raise PlanError(f"column {column} is {value:g}; a measured value lies between {LEAST:g} and {MOST:g}")
     return value
