@@ -81,9 +81,8 @@ def assumptions(
     if layout.pp > 1 and model.num_layers % layout.pp:
         lines.append("layers do not divide by the stages: the largest are priced, the first and the last have fewer")
     if layout.vpp > 1 and not whole_chunks(model.num_layers, layout.pp * layout.vpp):
-        lines.append(
-            f"{layout.pp * layout.vpp} chunks do not divide {model.num_layers} layers: they are priced as if equally long"
-        )
+        chunks = layout.pp * layout.vpp
+        lines.append(f"{chunks} chunks do not divide {model.num_layers} layers: they are priced as if equally long")
     return tuple(lines)
 
 
