@@ -371,3 +371,52 @@ def test_an_expert_gets_no_more_than_all_tokens():
     for field, value in (("expert_imbalance", 2.0), ("capacity_factor", 1.0)):
         with pytest.raises(PlanError, match=f"{field}=.* is for experts, but 'llama-2-7b' has none"):
             plan(load_model("llama-2-7b"), H100, Layout(dp=8), asked.model_copy(update={field: value}))
+
+
+def test_what_is_computed_again_hides_shards_too():
+    """Full recomputation adds the forward to the window of a slow network, and to the time no more than the rest."""
+    slow = H100.model_copy(
+        update={"tiers": (H100.tiers[0], H100.tiers[1].model_copy(update={"bandwidth_bytes_per_s": 3e9}))}
+    )
+    asked = Workload(seq_len=4096, global_batch=128, micro_batch=2, precision="bf16", stack="fsdp")
+    none, full = (
+        plan(load_model("llama-2-7b"), slow, Layout(dp=64, zero_stage=3, recompute=again), asked)
+        for again in ("none", "full")
+    )
+    hidden = none.time.communication_s - full.time.communication_s
+    overlap = load_stack("fsdp").overlap_shard
+    assert hidden == pytest.approx(overlap * full.time.recompute_s, rel=0.02)  # the slowest rank computes longer
+
+
+def test_fsdp_that_shards_between_micro_batches_gathers_for_each():
+    """SHARD_GRAD_OP: one gathering and one scattering per micro-batch; ZeRO-2 elsewhere gathers once."""
+    slow = H100.model_copy(
+        update={"tiers": (H100.tiers[0], H100.tiers[1].model_copy(update={"bandwidth_bytes_per_s": 1e8}))}
+    )
+    asked = {"seq_len": 2048, "global_batch": 64 * 8, "micro_batch": 1, "precision": "bf16"}
+    layout = Layout(dp=64, zero_stage=2)
+    fsdp = plan(load_model("llama-2-7b"), slow, layout, Workload(**asked, stack="fsdp"))
+    once = load_stack("fsdp").model_copy(update={"gathers_each_pass": False})
+    cases = Cases.of(load_model("llama-2-7b"), slow, layout, Workload(**asked, stack="fsdp"), once)
+    assert fsdp.time.communication_s == pytest.approx(
+        float(evaluate(cases).terms["communication_s"][0]) * (8 + 8) / (8 + 1), rel=0.05
+    )
+
+
+def test_a_slower_clock_slows_attention_too():
+    asked = Workload(seq_len=131072, global_batch=1, micro_batch=1, **CORE)
+    model, layout = load_model("llama-3-8b"), Layout(tp=8)
+    device = H100.accelerator
+    slower = H100.model_copy(update={"accelerator": device.model_copy(update={"tdp_w": device.tdp_w / 2})})
+    full, half = (plan(model, cluster, layout, asked).time for cluster in (H100, slower))
+    assert half.attention_s == pytest.approx(full.attention_s * 2**0.5, rel=1e-3)
+
+
+def test_an_update_of_fp32_masters_copies_16_bit_gradients():
+    """20 bytes per parameter in Megatron-LM with fp16 gradients, where activations need less."""
+    asked = Workload(seq_len=128, global_batch=8, micro_batch=1, precision="fp16", stack="megatron")
+    layout = Layout(dp=8, sequence_parallel=False, recompute="full")
+    estimate = plan(load_model("gpt3-6.7b"), load_cluster("dgx-a100", 1), layout, asked)
+    memory = estimate.memory
+    tensors = memory.weights_bytes + memory.gradients_bytes + memory.optimizer_bytes + memory.activations_bytes
+    assert tensors == pytest.approx(20 * estimate.num_parameters, rel=1e-6)

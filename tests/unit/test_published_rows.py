@@ -8,6 +8,7 @@ import pytest
 
 from gnomon.plan.planner import plan
 from gnomon.plan.published.predict import predict, prepare
+from gnomon.plan.published.recomputed_products import some_products
 from gnomon.plan.published.rows import problem_of
 from gnomon.spec import Layout, Workload
 from gnomon.spec._noun import read_mapping

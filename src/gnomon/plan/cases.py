@@ -69,6 +69,7 @@ class Storage:
     weight_bytes: Array
     gradient_bytes: Array
     master_bytes: Array
+    masters: Array
     autocast: Array
     fused: Array
     fused_accumulation: Array
@@ -84,6 +85,7 @@ class Storage:
     overlap_data: Array
     overlap_shard: Array
     shard_rate: Array
+    gathers_each_pass: Array
     overlap_context: Array
     overlap_expert: Array
     passes: Array
@@ -100,7 +102,7 @@ class Storage:
         autocast = stack.storage == "autocast" and compute < 4.0
         wide = stack.storage == "autocast" or compute == 4.0
         moments = min(stack.moment_bytes, compute) if stack.storage == "pure" else stack.moment_bytes
-        masters = 2.0 * moments + (4.0 if stack.storage == "mixed" and not wide else 0.0)
+        masters = stack.storage == "mixed" and not wide
         measured = cluster.efficiency
         same = (
             "collective_dispatch_s",
@@ -125,11 +127,13 @@ class Storage:
             operand_bytes=array(OPERAND_BYTES[operand_dtype(precision)]),
             weight_bytes=array(4.0 if wide else 2.0),
             gradient_bytes=array(4.0 if wide else stack.gradient_bytes),
-            master_bytes=array(masters),
+            master_bytes=array(2.0 * moments + 4.0 * masters),
+            masters=array(masters),
             autocast=array(autocast),
             fused=array(stack.fused_elementwise),
             fused_accumulation=array(stack.fused_accumulation),
             fused_rmsnorm=array(cluster.accelerator.kind != "cpu"),
+            gathers_each_pass=array(stack.gathers_each_pass),
             passes=array(stack.elementwise_passes),
             vocabulary_multiple=array(stack.vocabulary_multiple),
             padded_values=array(stack.padded_values),

@@ -139,7 +139,8 @@ def stage_send_s(cases: Cases) -> Array:
 def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
     """Return (total seconds, seconds of the last bucket, seconds to gather updated weights) of one step.
 
-    ZeRO-2 scatters the gradients of every micro-batch, since it keeps only its part of them. ZeRO-3 has scattered them
+    ZeRO-2 scatters the gradients of every micro-batch, since it keeps only its part of them, and where the software
+    shards the weights between micro-batches it gathers them for each. ZeRO-3 has scattered them
     layer by layer; replicas of its shards still reduce theirs.
     """
     split, storage = cases.split, cases.storage
@@ -165,7 +166,7 @@ def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
         apart = all_gather_s(grads, path) / storage.shard_rate
         total = total + times * np.where(scattered, apart, all_reduce_s(grads, path))
         weights = all_gather_s(size * storage.weight_bytes, path) / storage.shard_rate
-        gather = gather + np.where(scattered, weights, 0.0)
+        gather = gather + np.where(storage.gathers_each_pass > 0, times, 1.0) * np.where(scattered, weights, 0.0)
     return total, np.zeros_like(total), gather
 
 

@@ -159,10 +159,11 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         "context": behind["context"] + attended * ahead["context"],
         "expert": behind["expert"] + again * ahead["expert"],
     }
-    # what hides behind both passes of the backward is waited for in each by its share of their computation
-    late = exposed_s(both, NONE, backward + weight, storage.overlap_shard)
+    # what hides behind both passes of the backward is waited for in each by its share of their computation; weights of
+    # the next layer come while one is computed again
+    late = exposed_s(both, NONE, backward + recompute + weight, storage.overlap_shard)
     moved = exposed_s(2.0 * kept / cases.host_bandwidth, NONE, forward + backward + weight, np.ones(1))
-    by_pass = _in_proportion(late, backward, weight), _in_proportion(moved, forward, backward, weight)
+    by_pass = _in_proportion(late, backward + recompute, weight), _in_proportion(moved, forward, backward, weight)
     (late_input, late_weight), (moved_forward, moved_input, moved_weight) = by_pass
     host_again = again * (layer.host - layer.host_backward)
     launches = work.collectives * (2.0 + again) + 6.0 * (gather > 0)
@@ -350,8 +351,9 @@ def _windows(cases: Cases, state: StateWork, slow: StageWork, idle_s: Array) -> 
     launches = slow.host_backward + more * state.accumulation.host_backward
     showing = idle_s / cases.accumulation * device / np.where(slow.device_s > 0, slow.device_s, 1.0)
     backward = device + np.where(cases.storage.asynchronous > 0, showing, launches)
-    backward = backward * np.where(cases.split.zero_stage == 2, cases.accumulation, 1.0)
-    return {"gradients": backward, "weights": slow.passes["forward"]}
+    each = np.where(cases.split.zero_stage == 2, cases.accumulation, 1.0)
+    forward = slow.passes["forward"] * np.where(cases.storage.gathers_each_pass > 0, each, 1.0)
+    return {"gradients": backward * each, "weights": forward}
 
 
 def _step_exposed(cases: Cases, state: StateWork, windows: dict[str, Array]) -> dict[str, Array]:

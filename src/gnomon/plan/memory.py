@@ -163,6 +163,7 @@ def _stage_memory(cases: Cases, layer: LayerBytes, kept: KeptBytes, states: Stat
     held = _holds_gradients(cases)
     forward_end = _activations_bytes(cases, layer, kept, states, stage) + np.where(held, states.gradients, 0.0)
     backward_end = states.gradients if np.all(held) else states.gradients + kept.again
+    backward_end = np.maximum(backward_end, states.gradients + _main_gradients(cases, states))
     return MemoryTerms(
         weights=states.weights,
         gradients=states.gradients,
@@ -170,6 +171,16 @@ def _stage_memory(cases: Cases, layer: LayerBytes, kept: KeptBytes, states: Stat
         activations=np.maximum(forward_end, backward_end) - states.gradients,
         communication=states.buffers,
     )
+
+
+def _main_gradients(cases: Cases, states: StateBytes) -> Array:
+    """Return the bytes of the fp32 copies of 16-bit gradients that an update of fp32 masters makes.
+
+    20 bytes per parameter in Megatron-LM with fp16 gradients (docs of its distributed optimizer).
+    """
+    storage = cases.storage
+    copied = (storage.masters > 0) & (storage.gradient_bytes < FP32_BYTES)
+    return np.where(copied, states.optimizer / storage.master_bytes * FP32_BYTES, 0.0)
 
 
 def _holds_gradients(cases: Cases) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from gnomon.plan.arrays import Array, array
 from gnomon.spec import MOST_TIERS, ClusterSpec
 
 NUM_TIERS = MOST_TIERS
+NONE = (array(0.0),) * NUM_TIERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +18,15 @@ class Network:
     """Tiers from the innermost outwards; `bandwidth` in bytes/s per accelerator and direction, one array per tier.
 
     A cluster with fewer tiers repeats its last one. A span of zero means that nothing connects its accelerators.
+    `neighbours` are those to whom direct links go, `axes` those of a torus of `size` accelerators; zero for a switch.
     """
 
     span: tuple[Array, ...]
     bandwidth: tuple[Array, ...]
     latency_s: tuple[Array, ...]
+    neighbours: tuple[Array, ...] = NONE
+    axes: tuple[Array, ...] = NONE
+    size: tuple[Array, ...] = NONE
 
     @classmethod
     def of(cls, cluster: ClusterSpec) -> Network:
@@ -35,6 +40,9 @@ class Network:
             span=padded([array(t.span) for t in tiers]),
             bandwidth=padded([array(t.bandwidth_bytes_per_s * (outer if i else inner)) for i, t in enumerate(tiers)]),
             latency_s=padded([array(t.latency_s) for t in tiers]),
+            neighbours=padded([array(t.neighbours or 0) for t in tiers]),
+            axes=padded([array(t.torus_axes or 0) for t in tiers]),
+            size=padded([array(min(t.span, cluster.num_accelerators)) for t in tiers]),
         )
 
     @property
@@ -66,6 +74,28 @@ class Group:
     tree_s: Array
 
 
+def links_share(network: Network, tier: int, ranks: Array, stride: Array) -> Array:
+    """Return the part of an accelerator's links that go to others of a group of `ranks`, `stride` ranks apart.
+
+    All of them through a switch; direct links to the members alone; in a torus those of the axes along which the group
+    lies, where ranks fill one axis after the other (https://jax-ml.github.io/scaling-book/sharding/).
+    """
+    neighbours, axes = network.neighbours[tier], network.axes[tier]
+    share = np.ones_like(ranks * stride)
+    if np.any(neighbours):
+        share = np.where(neighbours > 0, np.clip((ranks - 1.0) / np.maximum(neighbours, 1.0), 1e-9, 1.0), share)
+    if np.any(axes):
+        share = np.where(axes > 0, _axes_met(network, tier, ranks, stride) / np.maximum(axes, 1.0), share)
+    return share
+
+
+def _axes_met(network: Network, tier: int, ranks: Array, stride: Array) -> Array:
+    """Return along how many axes of a torus with equal axes a group lies."""
+    axes, whole = network.axes[tier], np.log(np.maximum(network.size[tier], 2.0))
+    begin, end = (axes * np.log(np.maximum(place, 1.0)) / whole for place in (stride, stride * ranks))
+    return np.asarray(np.clip(np.ceil(end - 1e-9) - np.floor(begin + 1e-9), 1.0, np.maximum(axes, 1.0)))
+
+
 def group(network: Network, ranks: Array, stride: Array) -> Group:
     """Return the path of a group of `ranks` ranks, `stride` ranks apart (broadcast)."""
     inside = np.ones_like(ranks * stride)
@@ -78,7 +108,8 @@ def group(network: Network, ranks: Array, stride: Array) -> Group:
         reach = np.maximum(reach, inside)
         crosses = reach > inside
         domains = np.ceil(reach / inside)
-        bandwidth = np.where(crosses, np.minimum(bandwidth, inside * network.bandwidth[tier]), bandwidth)
+        rate = network.bandwidth[tier] * links_share(network, tier, reach, stride)
+        bandwidth = np.where(crosses, np.minimum(bandwidth, inside * rate), bandwidth)
         steps_s = steps_s + (np.ceil(ranks / inside) - np.ceil(ranks / reach)) * network.latency_s[tier]
         tree_s = tree_s + np.where(crosses, np.log2(np.maximum(domains, 1.0)) * network.latency_s[tier], 0.0)
         inside = reach
@@ -122,17 +153,37 @@ def all_to_all_s(
         domains = np.maximum(ranks / inside, 1.0)
         distinct = domains / copies * (1.0 - (1.0 - 1.0 / domains) ** copies)
         leaving = (reach - inside) / ranks * (distinct if tier else 1.0)
-        time = np.maximum(time, size_bytes * leaving / network.bandwidth[tier])
+        rate = network.bandwidth[tier] * _exchange_share(network, tier, reach, stride)
+        time = np.maximum(time, size_bytes * leaving / rate)
         latency = np.maximum(latency, np.where(leaving > 0, network.latency_s[tier], 0.0))
         inside = reach
     return np.where(ranks > 1, time + latency, 0.0)
 
 
+def _exchange_share(network: Network, tier: int, ranks: Array, stride: Array) -> Array:
+    """Return the part of an accelerator's links that is left to it when each of a group sends to each other.
+
+    On a torus a message crosses a quarter of every axis on average, over links that all messages share: with `a` axes
+    of n chips and two links each, n / 8 of the time that one link takes for what a chip sends.
+    """
+    share, axes = links_share(network, tier, ranks, stride), network.axes[tier]
+    if not np.any(axes):
+        return share
+    side = np.maximum(ranks, 1.0) ** (1.0 / _axes_met(network, tier, ranks, stride))
+    return np.where(axes > 0, np.minimum(share, 4.0 / (side * np.maximum(axes, 1.0))), share)
+
+
+def _one_link(network: Network, tier: int) -> Array:
+    """Return the part of an accelerator's links that go to one other."""
+    neighbours, axes = network.neighbours[tier], network.axes[tier]
+    return np.asarray(1.0 / np.maximum(np.maximum(neighbours, 2.0 * axes), 1.0))
+
+
 def send_s(size_bytes: Array, network: Network, stride: Array, ranks: Array) -> Array:
     """Return the time to send `size_bytes` to the rank `stride` further on; zero when there is only one."""
-    bandwidth, latency = network.bandwidth[-1], network.latency_s[-1]
+    bandwidth, latency = network.bandwidth[-1] * _one_link(network, NUM_TIERS - 1), network.latency_s[-1]
     for tier in reversed(range(NUM_TIERS - 1)):
         within = stride * ranks <= network.span[tier]
-        bandwidth = np.where(within, network.bandwidth[tier], bandwidth)
+        bandwidth = np.where(within, network.bandwidth[tier] * _one_link(network, tier), bandwidth)
         latency = np.where(within, network.latency_s[tier], latency)
     return np.where(ranks > 1, size_bytes / bandwidth + latency, 0.0)

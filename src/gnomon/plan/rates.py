@@ -142,7 +142,9 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
     return GenericRates(
         matmul_flops=array(achieved[operand] * clock),
         head_flops=array(achieved[wide] * clock),
-        attention_flops=array(achieved[wide] if attention is None else attention * (device.peak(wide) or 0.0)),
+        attention_flops=array(
+            clock * (achieved[wide] if attention is None else attention * (device.peak(wide) or 0.0))
+        ),
         score_elements=array(rates.score_elements),
         bandwidth=array(device.memory_bandwidth_bytes_per_s * rates.memory),
         units=array(device.num_compute_units or 0.0),

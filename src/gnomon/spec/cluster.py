@@ -56,7 +56,19 @@ class NetworkTier(Noun):
     span: PositiveInt = Field(description="accelerators that this tier connects")
     bandwidth_bytes_per_s: PositiveFloat = Field(description="per accelerator and direction")
     latency_s: NonNegativeFloat = 0.0
+    neighbours: PositiveInt | None = Field(
+        default=None, description="accelerators to each of which an equal part of the links goes; default: a switch"
+    )
+    torus_axes: PositiveInt | None = Field(
+        default=None, description="axes of a torus, each with an equal part of the links; default: a switch"
+    )
     source: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.neighbours is not None and self.torus_axes is not None:
+            raise ValueError("a tier has neighbours or torus_axes, not both; leave one out")
+        return self
 
 
 MOST_TIERS = 4  # such as NVLink, leaf switches, spine, wide-area network

@@ -71,6 +71,10 @@ class StackSpec(Noun):
         le=1,
         description="share of the network's rate that gathering and scattering weights, gradients and states reaches",
     )
+    gathers_each_pass: bool = Field(
+        default=False,
+        description="with ZeRO-2 too, weights are sharded between micro-batches and gathered for each (SHARD_GRAD_OP)",
+    )
     overlap_context: float = Field(default=0.0, ge=0, le=1, description="share of context-parallel traffic hidden")
     overlap_expert: float = Field(default=0.0, ge=0, le=1, description="share of the experts' all-to-all hidden")
     elementwise_passes: float = Field(

@@ -6,7 +6,7 @@ import numpy as np
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
-from gnomon.plan.network import all_gather_s, all_reduce_s, all_to_all_s, group, send_s
+from gnomon.plan.network import all_gather_s, all_reduce_s, all_to_all_s, group, links_share, send_s
 from gnomon.plan.rates import MeasuredRates
 
 
@@ -24,7 +24,8 @@ def tensor_reduce_s(cases: Cases, direct: bool) -> Array:
         if curve is not None and np.all(split.tp == curve.ranks):
             return curve.time_s(size)
     ring = all_reduce_s(size, group(network, split.tp, np.ones_like(split.tp)))
-    latency_s, others_s = network.latency_s[0], (split.tp - 1.0) * size / network.bandwidth[0]
+    rate = network.bandwidth[0] * links_share(network, 0, split.tp, np.ones_like(split.tp))
+    latency_s, others_s = network.latency_s[0], (split.tp - 1.0) * size / rate
     shots = np.minimum(2.0 * latency_s + others_s, 3.0 * latency_s + 2.0 * others_s / split.tp)
     within = direct & (split.tp > 1) & (split.tp <= network.span[0])
     return np.where(within, np.minimum(ring, shots), ring)

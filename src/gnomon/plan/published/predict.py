@@ -12,12 +12,13 @@ from gnomon.errors import GnomonError, PlanError
 from gnomon.plan.arrays import Array, stack
 from gnomon.plan.cases import Cases
 from gnomon.plan.evaluate import Evaluation, evaluate
+from gnomon.plan.memory import MemoryTerms, layer_bytes, stage_memory, state_bytes
 from gnomon.plan.published.columns import configuration, integer, number, text
 from gnomon.plan.published.conventions import OURS, TokenFlops, convention_of
 from gnomon.plan.published.memory_kinds import MemoryKind, memory_kind
 from gnomon.plan.published.rows import Problem, read_row
 from gnomon.plan.schedule import SCHEDULES, supported
-from gnomon.plan.stages import stage_layers
+from gnomon.plan.stages import STAGES, stage_layers
 from gnomon.spec.device_rates import operand_dtype
 
 Row = Mapping[str, Any]
@@ -154,7 +155,8 @@ def step_time_s(cases: Cases, evaluation: Evaluation, micro_batches: Array) -> A
     """Return the step times for the `micro_batches` that were asked, which `prepare` may have rounded up.
 
     A pipeline's time grows by the same amount with each further round of micro-batches, so it is read off the line
-    through the two next multiples.
+    through the two next multiples. With fewer micro-batches than stages each passes all stages, and only its last chunk
+    waits for those before it: p + (m - 1) / v times what one takes on one rank.
     """
     time = np.broadcast_to(evaluation.step_time_s, micro_batches.shape)
     extra = cases.accumulation - micro_batches
@@ -163,7 +165,8 @@ def step_time_s(cases: Cases, evaluation: Evaluation, micro_batches: Array) -> A
     further = evaluate(
         replace(cases, accumulation=np.where(extra > 0, cases.accumulation + cases.split.pp, cases.accumulation))
     )
-    return time - extra / cases.split.pp * (further.step_time_s - time)
+    chunks = np.where(micro_batches < cases.split.pp, cases.split.vpp, 1.0)
+    return time - extra / cases.split.pp / chunks * (further.step_time_s - time)
 
 
 def _predict(rows: Sequence[Row]) -> list[Prediction]:
@@ -189,11 +192,19 @@ def _price(rows: Sequence[Row], prepared: Sequence[Prepared]) -> list[Prediction
         evaluation = evaluate(cases)
         times = step_time_s(cases, evaluation, asked)
         flops = TokenFlops.of(cases.model, cases.seq_len)
+    if np.any(asked < cases.accumulation):
+        evaluation = replace(evaluation, memory=_memory_with(cases, asked))
     memory = memory_of(evaluation, [memory_kind(text(row, "mem_kind")) for row in rows])
     return [
         _prediction(row, p, float(times[i]), float(memory[i]), _one(flops, i))
         for i, (row, p) in enumerate(zip(rows, prepared, strict=True))
     ]
+
+
+def _memory_with(cases: Cases, micro_batches: Array) -> dict[str, MemoryTerms]:
+    """Return the memory of each stage with the `micro_batches` that were asked, which `prepare` may have rounded up."""
+    asked = replace(cases, accumulation=np.minimum(micro_batches, cases.accumulation))
+    return stage_memory(asked, layer_bytes(asked), {stage: state_bytes(asked, stage) for stage in STAGES})
 
 
 def _one(flops: TokenFlops, index: int) -> TokenFlops:

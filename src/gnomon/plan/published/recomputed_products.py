@@ -21,8 +21,8 @@ Recompute = Literal["none", "selective", "full"]
 WHOLE = ("qkv", "out", "up", "down")
 # what Megatron-Core's recompute_modules compute again: products by part, or passes of memory that are not priced apart
 MODULES = {
-    r"\bmlp\b": ("up", "down"),
-    r"\bmoe\b": ("up", "down"),
+    r"\bmlp\b": ("dense",),  # of layers without experts
+    r"\bmoe\b": ("experts",),
     r"shared_experts?": ("shared",),
     r"mla_up_proj": ("latent",),
     r"layer_?norm": (),
@@ -68,20 +68,19 @@ def _rounded(share: float) -> float:
 
 
 def _product_weights(model: ModelSpec) -> dict[str, float]:
-    """Return the weights that a token meets in an average layer: of the WHOLE parts, and `latent` and `shared` of
-    these."""
+    """Return the weights that a token meets in an average layer: of the WHOLE parts, and of some that lie in these."""
     *attention, out = attention_linears(model)
     dense, sparse = layer_counts(model)
-    shared = shared_expert_linears(model)
     active = model.moe.experts_per_token if model.moe else 0
+    layers, shared = dense + sparse, shared_expert_linears(model)
     feed = [(dense, mlp_linears(model)), (sparse * active, expert_linears(model)), (sparse, shared)]
-    wide = sum(count * linear.weights for count, linears in feed for linear in linears[:-1]) / (dense + sparse)
-    narrow = sum(count * linear.weights for count, linears in feed for linear in linears[-1:]) / (dense + sparse)
-    return {
-        "qkv": float(sum(linear.weights for linear in attention)),
-        "out": float(out.weights),
-        "up": wide,
-        "down": narrow,
-        "shared": sparse / (dense + sparse) * sum(linear.weights for linear in shared),
-        "latent": float(sum(x.weights for x in attention if model.mla and x.inputs != model.hidden_size)),
+    weights = {
+        "qkv": sum(x.weights for x in attention),
+        "out": out.weights,
+        "up": sum(count * x.weights for count, linears in feed for x in linears[:-1]) / layers,
+        "down": sum(count * x.weights for count, linears in feed for x in linears[-1:]) / layers,
+        "dense": dense * sum(x.weights for x in mlp_linears(model)) / layers,
+        "shared": sparse * sum(x.weights for x in shared) / layers,
+        "latent": sum(x.weights for x in attention if model.mla and x.inputs != model.hidden_size),
     }
+    return {**weights, "experts": weights["up"] + weights["down"] - weights["dense"]}
