@@ -9,8 +9,9 @@ from gnomon.errors import LayoutError, PlanError, SpecError
 from gnomon.plan.cases import Cases
 from gnomon.plan.communication import shard_traffic
 from gnomon.plan.evaluate import evaluate
-from gnomon.plan.memory import cast_weights_bytes, layer_activations_bytes
+from gnomon.plan.memory import cast_weights_bytes, layer_activations_bytes, layer_bytes
 from gnomon.plan.network import all_gather_s, group
+from gnomon.plan.own_loop import check_own_loop
 from gnomon.plan.parameters import count_parameters
 from gnomon.plan.planner import plan
 from gnomon.plan.stages import held_parameters, stage_parameters, updated_parameters
@@ -420,3 +421,20 @@ def test_an_update_of_fp32_masters_copies_16_bit_gradients():
     memory = estimate.memory
     tensors = memory.weights_bytes + memory.gradients_bytes + memory.optimizer_bytes + memory.activations_bytes
     assert tensors == pytest.approx(20 * estimate.num_parameters, rel=1e-6)
+
+
+def test_every_second_product_again_keeps_attention_and_the_other_products():
+    """Llama 3 8B per token: 2 (h + h + 1024 + h + 14336 + h) bytes and fp32 statistics of 32 heads."""
+    asked = Workload(seq_len=8192, global_batch=8, micro_batch=1, precision="bf16", stack="fsdp")
+    model, cluster = load_model("llama-3-8b"), load_cluster("dgx-h100", 1)
+    none, per_op, full = (
+        plan(model, cluster, Layout(dp=8, zero_stage=3, recompute=mode), asked) for mode in ("none", "per_op", "full")
+    )
+    cases = Cases.of(model, cluster, Layout(dp=8, recompute="per_op"), asked, load_stack("fsdp"))
+    kept = float(layer_bytes(cases).whole(cases)[0])
+    assert kept == pytest.approx(8192 * (2 * (4 * 4096 + 1024 + 14336) + 4 * 32))
+    assert per_op.time.recompute_s == pytest.approx((full.time.recompute_s - none.time.attention_s / 3.5) / 2, rel=1e-3)
+    assert none.memory.activations_bytes > per_op.memory.activations_bytes > full.memory.activations_bytes
+    assert full.hfu > per_op.hfu > none.hfu
+    with pytest.raises(LayoutError, match="recompute=per_op can be planned"):
+        check_own_loop(Layout(recompute="per_op"), Workload(seq_len=64, global_batch=8))

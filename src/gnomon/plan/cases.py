@@ -16,7 +16,8 @@ from gnomon.spec.device_rates import operand_dtype
 from gnomon.spec.layout import SCHEDULES
 
 OPERAND_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
-RECOMPUTES = ("none", "selective", "full")
+RECOMPUTES = ("none", "selective", "full", "per_op")
+PER_OP = RECOMPUTES.index("per_op")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
-from gnomon.plan.cases import Cases
+from gnomon.plan.cases import PER_OP, Cases
 from gnomon.plan.communication import exposed_s, stage_send_s
 from gnomon.plan.flops import step_tokens
 from gnomon.plan.layer_work import LayerWork, layer_work
@@ -147,13 +147,15 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     forward, backward, weight = (layer.passes[name] for name in PASSES)
     attention = layer.attention
     again = split.recompute_share * (split.recompute == 2)
+    half = 0.5 * split.recompute_share * (split.recompute == PER_OP)
     recompute = again * forward + split.recompute_share * (split.recompute == 1) * attention
+    recompute = recompute + half * (forward - attention)
     ahead, behind = (_waits(cases, work.waits[name]) for name in ("forward", "backward"))
     gather, both = state.shard_gather_s, state.shard_gather_s + state.shard_scatter_s
     kept = work.bytes.whole(cases) * split.offload_activations
     forward_waits = {**ahead, "shard": exposed_s(gather, NONE, forward, storage.overlap_shard)}
     # what is computed again needs its sums again, its attention the keys of others, and its experts their tokens
-    attended = split.recompute_share * (split.recompute >= 1)
+    attended = split.recompute_share * ((split.recompute == 1) | (split.recompute == 2))
     backward_waits = {
         "tensor": behind["tensor"] + again * ahead["tensor"],
         "context": behind["context"] + attended * ahead["context"],
@@ -165,7 +167,7 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     moved = exposed_s(2.0 * kept / cases.host_bandwidth, NONE, forward + backward + weight, np.ones(1))
     by_pass = _in_proportion(late, backward + recompute, weight), _in_proportion(moved, forward, backward, weight)
     (late_input, late_weight), (moved_forward, moved_input, moved_weight) = by_pass
-    host_again = again * (layer.host - layer.host_backward)
+    host_again = (again + half) * (layer.host - layer.host_backward)
     launches = work.collectives * (2.0 + again) + 6.0 * (gather > 0)
     return LayerTimes(
         passes={
@@ -181,7 +183,7 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         recompute_s=recompute,
         host=layer.host + host_again + launches * storage.collective_dispatch_s,
         host_backward=layer.host_backward + host_again,
-        stalls=layer.stalls + again * (layer.stalls - layer.stalls_backward),
+        stalls=layer.stalls + (again + half) * (layer.stalls - layer.stalls_backward),
     )
 
 

@@ -98,7 +98,11 @@ def _storage(workload: Workload, stack: StackSpec) -> str:
 def _recompute(layout: Layout) -> str:
     if layout.recompute == "none":
         return "no recomputation: every activation is kept"
-    what = "whole layers are" if layout.recompute == "full" else "the attention core is"
+    what = {
+        "full": "whole layers are",
+        "per_op": "every second product and what lies between products are",
+        "selective": "the attention core is",
+    }[layout.recompute]
     part = "" if layout.recompute_share == 1.0 else f" in {layout.recompute_share:.0%} of the layers"
     return f"{what} computed again in the backward pass{part}"
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
-from gnomon.plan.cases import Cases, product_ways
+from gnomon.plan.cases import PER_OP, Cases, product_ways
 from gnomon.plan.halves import average, halves, largest
 from gnomon.plan.price import total
 from gnomon.plan.schedule import in_flight
@@ -52,11 +52,12 @@ class MemoryTerms:
 @dataclass(frozen=True, kw_only=True)
 class LayerBytes:
     """Bytes of one micro-batch on one rank: what one average layer keeps from forward to backward without
-    recomputation and with its scores computed again, its input, what the largest one holds while it is computed again
-    as a whole, the largest transient of a backward, and what the head holds."""
+    recomputation, with its scores computed again, and with every second product; its input, what the largest one holds
+    while it is computed again as a whole, the largest transient of a backward, and what the head holds."""
 
     kept: Array
     kept_selective: Array
+    kept_per_op: Array
     input: Array
     again: Array
     workspace: Array
@@ -64,7 +65,9 @@ class LayerBytes:
 
     def whole(self, cases: Cases) -> Array:
         """Return what a layer that is not computed again as a whole keeps."""
-        return np.where(cases.split.recompute >= 1, self.kept_selective, self.kept)
+        mode, share = cases.split.recompute, cases.split.recompute_share
+        per_op = share * self.kept_per_op + (1.0 - share) * self.kept
+        return np.where(mode == PER_OP, per_op, np.where(mode >= 1, self.kept_selective, self.kept))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,7 @@ def layer_bytes(cases: Cases) -> LayerBytes:
     return LayerBytes(
         kept=layer_activations_bytes(whole),
         kept_selective=layer_activations_bytes(selective),
+        kept_per_op=average(whole, _per_op_bytes),
         input=layer_input_bytes(cases),
         again=largest(selective, lambda half: total(_half_tensors(half).values()) + _layer_workspace(half)),
         workspace=largest(cases, _layer_workspace),
@@ -151,7 +155,7 @@ def _kept_bytes(cases: Cases, layer: LayerBytes) -> KeptBytes:
     share, whole = _recomputed_share(cases), layer.whole(cases)
     return KeptBytes(
         always=((1.0 - share) * whole + share * layer.input) * (1.0 - cases.split.offload_activations),
-        again=np.where(share > 0, layer.again, 0.0),
+        again=np.where((share > 0) | (cases.split.recompute == PER_OP), layer.again, 0.0),
     )
 
 
@@ -244,6 +248,14 @@ def layer_activations_bytes(cases: Cases) -> Array:
     return total(activation_tensors(cases).values())
 
 
+def _per_op_bytes(half: Cases) -> Array:
+    """Return what a layer keeps of which every second product is computed again, with the outputs that are kept:
+    queries and values, one of up and gate, the feed-forward's; and attention's, of which nothing is computed again."""
+    kept, c, tokens = _half_tensors(half), half.storage.compute_bytes, half.stream_tokens * half.model.hidden
+    attended = ("queries", "values", "attention output", "softmax", "attention dropout")
+    return total(kept[name] for name in attended) + _width(half) * c + tokens * (half.storage.stream_bytes + c)
+
+
 def activation_tensors(cases: Cases) -> dict[str, Array]:
     """Return {tensor: bytes} that one average layer keeps for one micro-batch on one rank."""
     kept: dict[str, Array] = {}
@@ -268,11 +280,9 @@ def _half_tensors(cases: Cases) -> dict[str, Array]:
     keys = cases.seq_len + crossed * cases.encoder_seq_len
     scores = cases.micro_batch * model.heads / tp * cases.seq_len * keys / split.cp
     queried, read = tokens * (1.0 + crossed), tokens + crossed * cases.memory_tokens
-    selective = split.recompute >= 1
+    selective = (split.recompute >= 1) & (split.recompute != PER_OP)
     unfused = np.where(cases.flash > 0, 0.0, np.where(selective, 0.0, 1.0))
-    dense = (model.ffn * model.dense_layers + model.shared_ffn * model.moe_layers) / model.num_layers / tp * tokens
-    routed_tokens = cases.routed_tokens * model.moe_layers / model.num_layers
-    width = dense + routed_tokens * model.expert_ffn / split.expert_tp
+    routed_tokens, width = cases.routed_tokens * model.moe_layers / model.num_layers, _width(cases)
     gates = np.where(model.gated > 0, np.where(storage.fused > 0, 2.0, 3.0), 1.0)
     return {
         "residual stream": stream * norms * model.hidden * r,
@@ -297,6 +307,14 @@ def _half_tensors(cases: Cases) -> dict[str, Array]:
         # what is scaled and shifted is kept for the gradients of scale and gate
         "modulation": stream * model.conditioned * (4.0 - 2.0 * storage.fused) * model.hidden * c,
     }
+
+
+def _width(cases: Cases) -> Array:
+    """Return the elements between the two products of a feed-forward, of one gate, for one micro-batch on one rank."""
+    model, split = cases.model, cases.split
+    dense = (model.ffn * model.dense_layers + model.shared_ffn * model.moe_layers) / model.num_layers / split.tp
+    routed = cases.routed_tokens * model.moe_layers / model.num_layers
+    return np.asarray(dense * cases.tokens + routed * model.expert_ffn / split.expert_tp)
 
 
 def _head_bytes(cases: Cases) -> Array:

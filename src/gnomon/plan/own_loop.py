@@ -39,6 +39,11 @@ def check_own_loop(layout: Layout, workload: Workload) -> None:
             raise LayoutError(
                 f"layout.{name}={value} can be planned, but gnomon's own loop does not have it. Set {name}={wanted}."
             )
+    if layout.recompute == "per_op":
+        raise LayoutError(
+            "layout.recompute=per_op can be planned, but gnomon's own loop does not have it. "
+            "Choose none, selective or full."
+        )
     if layout.zero_stage == 1:
         raise LayoutError(
             "layout.zero_stage=1 can be planned, but gnomon's own loop shards the gradients (2) or the weights too "

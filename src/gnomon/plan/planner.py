@@ -65,13 +65,20 @@ def _computed_share(cases: Cases, result: Evaluation, layout: Layout) -> float:
     if layout.recompute == "none":
         return 1.0
     layer = [o for o in (item.operator for item in result.operators) if o.place == "layer" and o.phase == "forward"]
-    again = sum(_flops(o) for o in layer if layout.recompute == "full" or o.term == "attention_s")
+    again = sum(_flops(o) * _times_again(o, layout) for o in layer)
     # the fused attention's backward recomputes its scores, which counts as needed twice the forward
     whole = sum(_flops(o) for o in layer)
     head = float(2.0 * cases.rank_vocab[0] * cases.model.hidden[0] * cases.tokens[0])
     layers, modules = float(cases.model.num_layers[0]), float(cases.model.mtp_layers[0])
     needed = 3.0 * (whole + head * (1.0 + modules) / (layers + modules))
     return 1.0 + layout.recompute_share * again / needed if needed else 1.0
+
+
+def _times_again(operator: Operator, layout: Layout) -> float:
+    """Return how much of a forward operator is computed again where its layer is recomputed."""
+    if layout.recompute == "per_op":
+        return 0.0 if operator.term == "attention_s" else 0.5
+    return float(layout.recompute == "full" or operator.term == "attention_s")
 
 
 def _flops(operator: Operator) -> float:

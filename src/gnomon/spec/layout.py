@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from gnomon.spec._noun import Noun
 
 Schedule = Literal["gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe"]
-Recompute = Literal["none", "selective", "full"]
+Recompute = Literal["none", "selective", "full", "per_op"]
 ContextParallel = Literal["ring", "all_to_all"]
 
 SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe")
@@ -33,7 +33,11 @@ class Layout(Noun):
     shard_ranks: int | None = Field(
         default=None, gt=0, description="ranks that share one copy of the sharded states; default: dp x cp"
     )
-    recompute: Recompute = Field(default="none", description="selective recomputes the attention scores alone")
+    recompute: Recompute = Field(
+        default="none",
+        description="selective: the attention scores alone; per_op: every second product and what lies between "
+        "products (PyTorch's selective checkpointing of operators)",
+    )
     recompute_share: float = Field(default=1.0, gt=0.0, le=1.0, description="share of the layers that recompute")
     offload_activations: float = Field(default=0.0, ge=0.0, le=1.0, description="share kept in the host's memory")
     offload_optimizer: float = Field(default=0.0, ge=0.0, le=1.0, description="share kept in the host's memory")

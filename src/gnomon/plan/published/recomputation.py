@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from gnomon.plan.published.columns import integer, statement
+from gnomon.plan.published.columns import integer, statement, text
 from gnomon.plan.published.recomputed_products import some_products
 from gnomon.spec import ModelSpec, StackSpec
 
 Row = Mapping[str, Any]
-Recompute = Literal["none", "selective", "full"]
+Recompute = Literal["none", "selective", "full", "per_op"]
 NOTHING = r"(?:none|no|not|off|disabled|false|0|without|never)\b"
 # what only names the setting: "remat_policy: none", "activation_checkpoint.mode = full"
 NAMES = (
@@ -27,8 +27,8 @@ ORDINALS = {"other": 2, "second": 2, "third": 3, "fourth": 4}
 def recompute_of(row: Row, stack: StackSpec, model: ModelSpec, remarks: list[str]) -> tuple[Recompute, float]:
     """Return (what is recomputed, share of the layers), from the column or the family's default when it is silent.
 
-    Under FSDP "selective" means that some layers, or about every other product, are recomputed: half of them, unless
-    the column states the share. Where some products of every layer are, that part of a layer's products is the share.
+    Under FSDP "selective" means the share of the layers that the column states, or half of them; in torchtitan, and as
+    "selective op", every second product. Where some products of every layer are, their part of them is the share.
     """
     stated = re.sub(r"\bnot full\b[\s;,:]*", "", statement(row, "recompute"))
     if not stated:
@@ -42,8 +42,10 @@ def recompute_of(row: Row, stack: StackSpec, model: ModelSpec, remarks: list[str
     if some is not None:
         return some
     if re.search(SELECTIVE, stated):
-        halved = stack.name.startswith("fsdp") or "selective op" in stated
-        return ("full", share or 0.5) if halved else ("selective", share or 1.0)
+        named = "torchtitan" in text(row, "source") or re.search(r"selective[ (=:_-]*op\b", stated)
+        if named and share is None:
+            return "per_op", 1.0
+        return ("full", share or 0.5) if named or stack.name.startswith("fsdp") else ("selective", share or 1.0)
     if words and not re.search(FULL, words) and share is None:
         remarks.append(f"recompute {stated!r} is no known word: taken as full")
     return "full", share or 1.0
@@ -57,6 +59,9 @@ def _share(stated: str, layers: int) -> float | None:
     part = re.search(r"(\d+)\s*(?:/|of|out of)\s*(?:the |all )?(\d+)\s*(?:\w+ )?layers?", stated)
     if part and int(part.group(2)):
         return min(1.0, int(part.group(1)) / int(part.group(2)))
+    option = re.search(r"selective[ (=:_-]*(\d+)\b", stated)  # torchtitan's option: every so many layers
+    if option and int(option.group(1)):
+        return 1.0 / int(option.group(1))
     every = re.search(r"every (?:(\d+)(?:st|nd|rd|th)?|(other|second|third|fourth))\s+(?:\w+ )?layers?", stated)
     if every:
         return 1.0 / max(1, int(every.group(1) or ORDINALS[every.group(2)]))
