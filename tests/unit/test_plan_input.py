@@ -237,3 +237,11 @@ def test_assumptions_stand_below_the_tables(gnomon):
     code, out, _ = gnomon(PLAN)
     assert code == 0
     assert "\n- launches hide behind the device's work\n" in out
+
+
+def test_a_message_that_quotes_a_file_cannot_steer_the_terminal(gnomon, tmp_path):
+    (tmp_path / "bad.yaml").write_text(Path(PLAN).read_text() + '"k\\\\x1b[31mey": 1\\n')
+    code, _, err = gnomon("bad.yaml")
+    assert code != 0
+    assert "\x1b" not in err
+    assert "\\x1b" in err

@@ -11,6 +11,7 @@ from gnomon.topology.branch import build_branch, depth_first
 from gnomon.topology.evaluate import evaluate
 from gnomon.topology.exact import WorkLimitError, find_rings
 from gnomon.topology.graph import NetworkNode, Topology, TopologyError
+from gnomon.topology.render import verdict
 from topology_fixtures import binary_tree, star
 
 
@@ -69,6 +70,23 @@ def test_a_chain_of_stages_opens_at_its_longest_leg():
     assert chain.total_hops == chain.ideal_hops == 8
 
 
+@pytest.mark.parametrize(
+    "layout", [Layout(tp=8, pp=4), Layout(tp=16, pp=2), Layout(tp=2, dp=4, pp=4), Layout(tp=8), Layout(tp=2, dp=2)]
+)
+def test_rings_that_stay_in_their_nodes_have_no_hops(layout):
+    assignment = assign(star(4, 4), layout)
+    assert assignment.evaluation.kind("dp") is None
+    assert (assignment.ring_hops, assignment.lower_bound_hops, assignment.is_optimal) == (0, 0, True)
+    assert verdict(assignment).startswith("No data-parallel ring leaves its node")
+
+
+@pytest.mark.parametrize("layout", [Layout(tp=8, dp=4), Layout(tp=8, pp=2, dp=3), Layout(tp=16, dp=2), Layout(dp=16)])
+def test_the_hops_of_the_rings_are_those_that_are_evaluated(layout):
+    assignment = assign(star(3, 2, 3), layout)
+    rings = assignment.evaluation.kind("dp").groups
+    assert assignment.ring_hops == sum(ring.total_hops for ring in rings) > 0
+
+
 def test_a_job_of_one_node_takes_the_first():
     assert assign(star(2), Layout(tp=4)).node_names == ("leaf00-000",)
 
@@ -83,6 +101,18 @@ def test_busy_small_and_running_nodes_are_left_alone():
         TopologyError, match=r"needs 2 nodes, but only 1 of the 4 nodes are free \(1 more are free but smaller\)"
     ):
         assign(topology, Layout(tp=8, dp=2))
+    assert assign(topology, Layout(tp=4)).node_names == ("leaf00-002",)  # the job leaves half of -n unused
+
+
+def test_nodes_whose_accelerators_are_unknown_are_taken():
+    assert assign(star(2), Layout(tp=16, dp=2), 16).node_names == ("leaf00-000", "leaf00-001")
+
+
+def test_an_assignment_says_what_its_source_left_out():
+    topology = Topology(nodes=star(2).nodes, source="here (4 nodes left out)")
+    assignment = assign(topology, Layout(tp=8))
+    assert assignment.source == assignment.evaluation.source == "here (4 nodes left out)"
+    assert Assignment.from_mapping(assignment.to_mapping()) == assignment
 
 
 def test_stages_that_end_in_a_node_are_refused():

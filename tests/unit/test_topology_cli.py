@@ -84,9 +84,74 @@ def test_assign_prints_nodes_and_how_good_they_are(program):
     assert json.loads(out)["node_names"][:5] == ["node0000", "node0004", "node0008", "node0012", "node0001"]
 
 
+def test_rings_that_stay_in_their_nodes_are_not_counted(program):
+    arguments = ("assign", "--file", "free.yaml", "--tp", "8", "--pp", "4", "--dp", "1")
+    assert "No data-parallel ring leaves its node; the nodes are those" in program(*arguments)[1]
+    found = json.loads(program(*arguments, "--json")[1])
+    assert (found["ring_hops"], found["lower_bound_hops"]) == (0, 0)
+
+
+SOURCE = "Kubernetes (location labels; only region and zone are known, no switch; 4 nodes that lack them left out)"
+
+
+@pytest.mark.parametrize("degrees", [DEGREES, ("-t", "8")])
+def test_what_the_source_left_out_or_assumed_is_said(program, monkeypatch, degrees):
+    def fake_cluster(prefix, *_, **__):
+        nodes = binary_tree(1 if degrees == ("-t", "8") else 16, ranked=prefix is not None).nodes
+        return Topology(nodes=nodes, source=SOURCE)
+
+    monkeypatch.setattr(kubernetes, "read_topology", fake_cluster)
+    for arguments in (("eval", "--kubernetes", "--search-prefix", "x", *degrees), ("assign", "--kubernetes", *degrees)):
+        assert program(*arguments)[1].count(f"Network: {SOURCE}\n") == 1
+        assert json.loads(program(*arguments, "--json")[1])["source"] == SOURCE
+    code, _, err = program("assign", "--kubernetes", *degrees, "--format", "hosts")
+    assert (code, err) == (0, f"Network: {SOURCE}\n")
+
+
+def test_slurm_conf_says_that_it_states_no_accelerators(program):
+    out = program("assign", "--slurm-conf", "topology.conf", "-t", "16", "-d", "4", "-n", "16")[1]
+    assert "Network: topology.conf (accelerators per node unknown, as many as asked for are assumed)" in out
+
+
+def test_eval_looks_at_the_accelerators_of_the_nodes(program, here):
+    (here / "small.yaml").write_text("""nodes:
+  - {name: a, path: [s], accelerators: 4, rank: 0}
+  - {name: b, path: [s], accelerators: 4, rank: 1}
+""")
+    code, out, err = program("eval", "--file", "small.yaml", "--tp", "8", "--dp", "2")
+    assert (code, out) == (1, "")
+    assert "8 ranks on each, but 2 nodes of the job have fewer accelerators: 'a' has 4" in err
+    assert program("viz", "--file", "small.yaml", "--tp", "8", "--dp", "2") == (1, "", err)
+    assert program("eval", "--file", "small.yaml", "--tp", "4", "--dp", "2", "-n", "4")[0] == 0
+
+
+def test_names_cannot_steer_the_terminal(program, here):
+    (here / "red.yaml").write_text(r"""source: "here\x1b[31m"
+switches: [{name: "leaf\x01\x1b[31mRED", nodes: [{name: a, rank: 0}, {name: b, rank: 1}, c, d]}]
+""")
+    for verb in ("eval", "assign"):
+        code, out, err = program(verb, "--file", "red.yaml", "-t", "8", "-d", "2")
+        assert (code, err) == (0, "")
+        assert r"leaf\x01\x1b[31mRED" in out
+        assert r"Network: here\x1b[31m" in out
+        assert "\x1b" not in out
+    (here / "host.yaml").write_text(r"""switches: [{name: s, nodes: ["a\x1bb"]}]""")
+    code, out, err = program("assign", "--file", "host.yaml", "-t", "8", "--format", "hosts")
+    assert (code, out) == (1, "")
+    assert "no control characters" in err
+    assert "\x1b" not in err
+    (here / "hosts").write_text("a\x1b[31m\n")
+    err = program("eval", "--file", "red.yaml", "--hostfile", "hosts")[2]
+    assert r"Host 'a\x1b[31m' is not in the topology" in err
+
+
 def test_assign_prints_what_a_launcher_reads_and_nothing_else(program):
     arguments = ("assign", "--file", "free.yaml", "-t", "8", "-d", "2")
-    assert program(*arguments, "--format", "mpi") == (0, "node0000 slots=8\nnode0004 slots=8\n", "")
+    assert program(*arguments, "--format", "mpi") == (
+        0,
+        "node0000 slots=8\nnode0004 slots=8\n",
+        "Network: free.yaml\n",
+    )
     code, out, _ = program(*arguments, "--format", "rankfile", "--output", "ranks")
     assert (code, out) == (0, "Nodes written to ranks\n")
     assert program(*arguments, "--format", "hosts", "--output", "ranks")[1].startswith(
@@ -198,7 +263,7 @@ def test_topoassign_takes_free_nodes_of_the_type_and_place(program, monkeypatch)
 
     monkeypatch.setattr(kubernetes, "read_topology", fake_cluster)
     arguments = ("topoassign", "-t", "8", "-p", "1", "-d", "2", "-i", "p5", "--format", "hosts")
-    assert program(*arguments, "-a", "a") == (0, "n2\nn3\n", "")
+    assert program(*arguments, "-a", "a") == (0, "n2\nn3\n", "Network: a fake cluster\n")
     code, _, err = program(*arguments, "-a", "b")
     assert (code, err) == (1, "error: None of the 4 nodes of a fake cluster has instance_type p5, zone b.\n")
 

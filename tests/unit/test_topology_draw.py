@@ -29,7 +29,13 @@ def placed(topology, layout, per_node=8):
 
 def test_every_machine_is_a_square_in_the_colour_of_its_state():
     nodes = [
-        node.model_copy(update={"rank": 0 if index == 2 else None, "busy": index == 3})
+        node.model_copy(
+            update={
+                "rank": 0 if index == 2 else None,
+                "busy": index == 3,
+                "accelerators": 8 if index == 3 else None,
+            }
+        )
         for index, node in enumerate(star(2, 3).nodes)
     ]
     picture = draw_picture(Topology(nodes=tuple(nodes)))
@@ -44,6 +50,7 @@ def test_every_machine_is_a_square_in_the_colour_of_its_state():
     assert picture.marks[0].y < picture.marks[2].y
     assert [switch.label for switch in picture.switches] == ["leaf00", "leaf01", "spine"]
     assert picture.marks[3].hover == ("leaf01-001", "taken by another job", "8 accelerators", "spine > leaf01")
+    assert picture.marks[0].hover[2] == "unknown number of accelerators"
     assert picture.single
     assert all(mark.x >= 0 and mark.x + mark.width <= picture.width for mark in picture.marks)
     assert all(mark.y >= 0 and mark.y + mark.height <= picture.height for mark in picture.marks)
@@ -212,3 +219,37 @@ def test_the_image_escapes_names():
     root = ElementTree.fromstring(render_svg(hostile_topology()))
     assert root.find(f"{SVG}title").text == HOSTILE
     assert not list(root.iter(f"{SVG}img"))
+
+
+STEERING = "leaf\x01\x1b[31m\uffff"
+ESCAPED = r"leaf\x01\x1b[31m\uffff"
+
+
+def steering_topology(num_nodes):
+    nodes = (
+        NetworkNode(name=f"n{rank}", path=(STEERING,), rank=rank, labels={"k": STEERING}) for rank in range(num_nodes)
+    )
+    return Topology(nodes=tuple(nodes), source=STEERING)
+
+
+@pytest.mark.parametrize("num_nodes", [2, 300])
+def test_what_steers_a_terminal_is_escaped_in_the_image(num_nodes):
+    text = render_svg(steering_topology(num_nodes))
+    root = ElementTree.fromstring(text)
+    assert root.find(f"{SVG}title").text == ESCAPED
+    assert ESCAPED in {element.text for element in root.iter(f"{SVG}text")}
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_what_steers_a_terminal_is_escaped_on_the_page():
+    text = render_html(steering_topology(2))
+    figure = re.search(r'<script id="figure" type="application/json">(.*?)</script>', text, re.DOTALL)[1]
+    shown = text.partition("<body>")[2].partition("<script")[0]
+    assert f"<h1>{ESCAPED}</h1>" in shown
+    assert f"<td>{ESCAPED}</td>" in shown
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    traces = json.loads(figure)["data"]
+    texts = [line for trace in traces for key in ("hovertext", "text") for line in trace.get(key, ())]
+    assert any(f"<br>k: {ESCAPED}" in line for line in texts)
+    assert ESCAPED in texts
+    assert all(map(str.isprintable, texts))

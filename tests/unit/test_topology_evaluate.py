@@ -65,6 +65,37 @@ def test_a_job_of_another_size_is_refused():
         evaluate(binary_tree(8, ranked=True), Layout(tp=8, dp=4))
 
 
+def job_on(*accelerators):
+    return Topology(
+        nodes=tuple(
+            NetworkNode(name=f"n{rank}", path=("s",), rank=rank, accelerators=count)
+            for rank, count in enumerate(accelerators)
+        )
+    )
+
+
+def test_ranks_need_as_many_accelerators():
+    with pytest.raises(TopologyError) as error:
+        evaluate(job_on(8, 4, 2), Layout(tp=8, dp=3))
+    assert "needs 3 nodes, with 8 ranks on each, but 2 nodes of the job have fewer accelerators: 'n1' has 4" in str(
+        error.value
+    )
+    assert "Set --accelerators-per-node" in str(error.value)
+    assert evaluate(job_on(4, 4), Layout(tp=4, dp=2), 4).kind("dp").total_hops == 4 * 4
+
+
+def test_ranks_fit_on_accelerators_that_are_unknown_or_that_they_leave_unused():
+    assert evaluate(job_on(None, 16), Layout(tp=16, dp=2), 16).kind("dp").total_hops == 16 * 4
+    assert evaluate(job_on(4), Layout(tp=4)).kinds == ()
+    with pytest.raises(TopologyError, match="with 4 ranks on each, but 1 node of the job has fewer"):
+        evaluate(job_on(2), Layout(tp=4))
+
+
+def test_an_evaluation_says_what_its_source_assumed():
+    topology = Topology(nodes=job_on(8).nodes, source="there (all assumed)")
+    assert evaluate(topology, Layout(tp=8)).source == "there (all assumed)"
+
+
 def test_an_evaluation_survives_json(tmp_path):
     evaluation = evaluate(binary_tree(8, ranked=True), Layout(tp=8, pp=2, dp=4))
     assert PlacementEvaluation.load(evaluation.save(tmp_path / "e.json")) == evaluation

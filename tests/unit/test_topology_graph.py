@@ -112,7 +112,28 @@ def test_a_topology_survives_json_and_yaml(tmp_path):
     assert Topology.load(topology.save(tmp_path / "t.json")) == topology
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a\nb", "a,b", "node[1-2]"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a\nb", "a,b", "node[1-2]", "a\x01b", "a\x1b[31m", "a\x7f", "a\u202eb", "a\u200bb"]
+)
 def test_a_host_name_that_would_break_a_hostfile_is_refused(name):
-    with pytest.raises(SpecError, match="no blanks, commas and brackets"):
+    with pytest.raises(SpecError, match="no blanks, commas and brackets, no control characters") as error:
         NetworkNode.from_mapping({"name": name, "path": ["s"]})
+    assert str(error.value).isprintable()
+
+
+def test_errors_about_names_cannot_steer_a_terminal():
+    assert str(TopologyError("leaf\x1b[31m")) == r"leaf\x1b[31m"
+    leaf, spine = "leaf\x1b[31m", "spine\x1b[31m"
+    for nodes in (
+        [node("a", "s", leaf), node("b", spine, leaf)],
+        [node("a", leaf, "t", leaf)],
+    ):
+        with pytest.raises(SpecError) as error:
+            Topology.from_mapping({"nodes": [item.to_mapping() for item in nodes]})
+        assert r"leaf\x1b[31m" in str(error.value)
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(("accelerators", "ranks", "fits"), [(8, 8, True), (8, 9, False), (None, 99, True)])
+def test_a_machine_holds_as_many_ranks_as_it_has_accelerators(accelerators, ranks, fits):
+    assert node("a", "s", accelerators=accelerators).holds(ranks) is fits

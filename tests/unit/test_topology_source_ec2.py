@@ -99,12 +99,12 @@ def test_accelerators_come_from_the_instance_type(stub, kind, info, accelerators
     assert ec2.read_topology(client=stub.client).nodes[0].accelerators == accelerators
 
 
-def test_assumed_accelerators_are_said(stub):
+def test_unknown_accelerators_are_said(stub):
     answer(stub, ALL[:2])
     stub.add_client_error("describe_instance_types", "UnauthorizedOperation", "not you", 403)
     topology = ec2.read_topology(client=stub.client)
-    assert topology.nodes[0].accelerators == 8
-    assert "8 accelerators per node assumed, ec2:DescribeInstanceTypes is not allowed" in topology.source
+    assert topology.nodes[0].accelerators is None
+    assert "ec2:DescribeInstanceTypes is not allowed; accelerators per node unknown" in topology.source
 
 
 def test_four_layers_and_placement_are_kept(stub):

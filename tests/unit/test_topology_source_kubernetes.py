@@ -1,6 +1,7 @@
 """Kubernetes through its real client, against an HTTP server that answers like the API server of four clouds."""
 
 import json
+import logging
 import socket
 import sys
 from contextlib import ExitStack
@@ -309,7 +310,7 @@ def test_a_job_on_machines_without_accelerators_is_kept(cluster):
     server, reach = cluster("kubernetes_kueue.json")
     server.nodes()[-1]["metadata"]["labels"]["cloud.provider.com/topology-block"] = "b1"
     topology = read(reach, "cpu-sim")
-    assert [(node.name, node.accelerators, node.path) for node in topology.job] == [("control-plane-1", 1, ("b1",))]
+    assert [(node.name, node.accelerators, node.path) for node in topology.job] == [("control-plane-1", None, ("b1",))]
     assert len(topology.nodes) == 9
 
 
@@ -459,6 +460,150 @@ def test_a_server_of_another_kind(cluster):
     server.answer = lambda *_: (200, b"<html>It works!</html>")
     with pytest.raises(TopologySourceError, match="does not answer like a Kubernetes server"):
         read(reach)
+
+
+def set_part(server, what, *keys, value):
+    """Change a part of the fourth node or pod."""
+    place = server.lists[f"/api/v1/{what}"]["items"]
+    for key in (3, *keys)[:-1]:
+        place = place[key]
+    place[(3, *keys)[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("what", "keys", "value", "words"),
+    [
+        ("nodes", (), "hello", "object 4: expected a mapping with 'metadata', found 'hello'"),
+        ("nodes", (), {"spec": {}}, "object 4: 'metadata' is missing, expected a mapping"),
+        ("nodes", ("metadata",), None, "object 4: 'metadata' is null, expected a mapping"),
+        ("nodes", ("metadata", "name"), 5, "'name' is 5, expected text"),
+        ("nodes", ("metadata", "labels"), ["a"], "'labels' is ['a'], expected a mapping"),
+        ("nodes", ("metadata", "labels"), {"zone": 5}, "in 'labels', 'zone' is 5, expected text"),
+        ("nodes", ("metadata", "annotations"), {"rank": []}, "in 'annotations', 'rank' is []"),
+        ("nodes", ("spec",), None, "object 4: 'spec' is null, expected a mapping"),
+        ("nodes", ("spec", "providerID"), 5, "'providerID' is 5, expected text"),
+        ("nodes", ("status",), None, "object 4: 'status' is null, expected a mapping"),
+        ("nodes", ("status", "conditions"), [{"type": "Ready"}], "'status' is missing, expected text"),
+        ("nodes", ("status", "allocatable"), [8], "'allocatable' is [8], expected a mapping"),
+        ("pods", ("spec",), None, "'spec' is null, expected a mapping"),
+        ("pods", ("spec", "nodeName"), ["a"], "'nodeName' is ['a'], expected text"),
+        ("pods", ("spec", "containers"), {"a": 1}, "'containers' is {'a': 1}, expected a list"),
+        ("pods", ("spec", "containers"), ["a"], "expected a mapping with 'resources', found 'a'"),
+        ("pods", ("spec", "containers"), [{"resources": {"limits": 8}}], "'limits' is 8, expected a mapping"),
+    ],
+)
+def test_a_malformed_object_is_named_with_its_list(cluster, what, keys, value, words):
+    server, reach = cluster("kubernetes_aws.json")
+    set_part(server, what, *keys, value=value)
+    with pytest.raises(TopologySourceError) as error:
+        read(reach)
+    method = "list_node" if what == "nodes" else "list_pod_for_all_namespaces"
+    fails(error, f"{server.url} does not answer like a Kubernetes server ({method}: object", words)
+
+
+def test_a_pod_without_a_spec_is_named(cluster):
+    server, reach = cluster("kubernetes_aws.json")
+    del server.pods()[3]["spec"]
+    with pytest.raises(TopologySourceError, match="'spec' is missing, expected a mapping"):
+        read(reach)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"items": {"a": 1}, "metadata": {}}, "'items' is {'a': 1}, expected a list"),
+        ({"items": "abc", "metadata": {}}, "'items' is 'abc', expected a list"),
+        ({"items": [], "metadata": None}, "'metadata' is null, expected a mapping"),
+        ({"items": [], "metadata": "x"}, "'metadata' is 'x', expected a mapping"),
+        ({"items": [], "metadata": {"continue": 7}}, "'continue' is 7, expected text"),
+        ({"metadata": {}}, "no list of objects"),
+        ([1], "no list of objects"),
+    ],
+)
+def test_a_malformed_list_is_named(cluster, answer, words):
+    server, reach = cluster("kubernetes_aws.json")
+    server.answer = lambda *_: (200, json.dumps(answer).encode())
+    with pytest.raises(TopologySourceError) as error:
+        read(reach)
+    fails(error, f"{server.url} does not answer like a Kubernetes server (list_node: {words})")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(200, "(list_node: no JSON that can be read)"), (500, "failed (500: Internal Server Error)")]
+)
+def test_a_bottomless_answer_is_refused(cluster, status, words):
+    server, reach = cluster("kubernetes_aws.json")
+    server.answer = lambda *_: (status, b"[" * 200_000)
+    with pytest.raises(TopologySourceError) as error:
+        read(reach)
+    fails(error, server.url, words)
+
+
+def test_a_list_that_leads_back_to_a_page_is_refused(cluster):
+    server, reach = cluster("kubernetes_aws.json")
+    server.answer = lambda *_: (200, b'{"items": [], "metadata": {"continue": "same"}}')
+    with pytest.raises(TopologySourceError) as error:
+        read(reach)
+    fails(error, "does not answer like a Kubernetes server (list_node: after 0 objects a page follows that was there")
+    assert len(server.requests) == 2
+
+
+def test_a_list_of_ever_more_pages_is_refused(cluster, monkeypatch):
+    monkeypatch.setattr(_kubernetes_api, "MAX_PAGES", 3)
+    server, reach = cluster("kubernetes_aws.json")
+    server.answer = lambda *_: (200, b'{"items": [], "metadata": {"continue": "%d"}}' % len(server.requests))
+    with pytest.raises(TopologySourceError, match="the list goes on after 3 pages"):
+        read(reach)
+
+
+def test_what_a_server_says_cannot_steer_a_terminal(cluster):
+    server, reach = cluster("kubernetes_aws.json")
+    server.failures["/api/v1/nodes"] = (403, "no\x1b[31m")
+    with pytest.raises(TopologySourceError) as error:
+        read(reach)
+    fails(error, r"403: no\x1b[31m")
+
+
+def test_a_number_that_is_no_rank_is_passed_over(cluster):
+    server, reach = cluster("kubernetes_aks.json")
+    change_pod(server, "nccl-worker-2", labels={"training.kubeflow.org/replica-index": "9" * 5000})
+    assert len(read(reach, "nccl").job) == 4
+
+
+def with_helper(config, **helper):
+    """Let the user of a kubeconfig log in with a helper instead of a token."""
+    text = yaml.safe_load(config.read_text())
+    text["users"][0]["user"] = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **helper}}
+    config.write_text(yaml.safe_dump(text))
+    return config
+
+
+@pytest.mark.parametrize(
+    ("helper", "reason"),
+    [
+        ({"command": "gnomon-test-no-such-helper"}, "No such file or directory: 'gnomon-test-no-such-helper'"),
+        ({"command": "sh", "args": ["-c", "echo expired >&2; exit 3"]}, "process returned 3. expired"),
+        ({"command": "sh", "args": ["-c", "echo nothing"]}, "failed to decode process output"),
+    ],
+)
+def test_a_credential_helper_that_fails_is_named_and_nothing_is_asked(cluster, caplog, capfd, helper, reason):
+    server, reach = cluster("kubernetes_aws.json")
+    with_helper(reach["kubeconfig"], **helper)
+    handlers = list(logging.getLogger().handlers)
+    with pytest.raises(TopologySourceError) as error:
+        read(reach)
+    fails(error, f"The credential helper (exec) in kubeconfig {reach['kubeconfig']} failed", reason, "log in again")
+    assert server.requests == []
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger().handlers == handlers
+
+
+def test_a_credential_helper_that_works(cluster):
+    _, reach = cluster("kubernetes_gke.json")
+    answer = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": TOKEN}}
+    with_helper(reach["kubeconfig"], command="echo", args=[json.dumps(answer)])
+    assert len(read(reach).nodes) == 8
 
 
 def test_without_a_kubeconfig(tmp_path, monkeypatch):

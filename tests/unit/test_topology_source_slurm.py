@@ -215,10 +215,10 @@ NodeName=c0 Gres=(null)
         slurm.parse_node_gres("SwitchName=s0 Nodes=n1")
 
 
-def test_an_assumed_number_of_accelerators_is_said():
+def test_an_unknown_number_of_accelerators_is_said():
     topology = slurm.parse_topology_conf("SwitchName=s Nodes=n1")
-    assert topology.nodes[0].accelerators == 8
-    assert "8 accelerators per node assumed" in topology.source
+    assert topology.nodes[0].accelerators is None
+    assert "accelerators per node unknown, as many as asked for are assumed" in topology.source
 
 
 def test_a_node_is_free_only_when_slurm_would_start_a_job_there():
@@ -285,9 +285,9 @@ def test_read_scontrol_where_no_node_has_a_gpu(fake_scontrol):
     fake_scontrol(recorded().replace("cat '" + f"{FIXTURES}/slurm_22.05_show_node.txt'", "echo NodeName=n0 State=IDLE"))
     topology = slurm.read_scontrol()
     assert len(topology.nodes) == 17
-    assert {node.accelerators for node in topology.nodes} == {1}
+    assert {node.accelerators for node in topology.nodes} == {None}
     assert [node.name for node in topology.free] == ["n0"]
-    assert "no node has a GPU" in topology.source
+    assert "no node lists a GPU; accelerators per node unknown" in topology.source
 
 
 @pytest.mark.parametrize(

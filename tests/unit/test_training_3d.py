@@ -291,6 +291,24 @@ def test_experts_cost_memory_only_where_there_are_any():
     assert padded[inputs] == pytest.approx(1.5 * every.memory.activations.tensors[inputs])
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "stage", "alone"),
+    [
+        ("gpt_oss_120b", {}, "last", 1),
+        ("gpt_oss_120b", {"model.vocab_sz": 1000}, "first", 6),
+        ("llama3_70b", {"parallelism.vpp": 4, "parallelism.pp": 4, "parallelism.dp": 32}, "first", 4),
+        ("llama3_70b", {}, "first", 2),
+    ],
+)
+def test_the_factor_of_interleaving_is_that_of_the_stage_that_is_shown(name, changes, stage, alone):
+    memory = report(name, changes).memory
+    activations = memory.activations
+    assert memory.stage == stage
+    assert activations.micro_batches_in_flight == pytest.approx(activations.interleaving_factor * alone)
+    held = activations.per_layer_bytes * activations.num_layers * activations.micro_batches_in_flight
+    assert activations.layers_bytes == pytest.approx(held)
+
+
 def test_expert_parallelism_without_experts_splits_nothing():
     with_ep, without = report("llama3_70b", {"parallelism.ep": 8}), report("llama3_70b")
     assert with_ep.final == without.final

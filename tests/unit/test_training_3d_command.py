@@ -71,6 +71,10 @@ def test_what_does_not_fit_is_a_verdict(script):
     assert json.loads(script(EXAMPLES / "gpt_oss_120b.yaml", "--json")[1])["memory"]["fits"] is False
 
 
+def test_a_degree_that_splits_nothing_is_said(script, written):
+    assert "parallelism.ep=8 splits nothing" in script(written("llama3_70b", {"parallelism.ep": 8}))[1]
+
+
 def test_json_is_the_report(script):
     code, out, err = script(EXAMPLES / "llama3_70b_cross_dc.yaml", "--json")
     assert (code, err) == (0, "")
@@ -105,7 +109,12 @@ def test_colours_are_the_terminals_to_ask_for(script, monkeypatch):
         ({"data.gbs": 64, "parallelism.vpp": 2}, "Set data.gbs >= 128, or vpp to 1"),
         ({"parallelism.tp": 6}, "tp=4 or tp=8"),
         ({"parallelism.pp": 81}, "Set pp x vpp <= 80"),
-        ({"parallelism.cp": 3}, "cp=3 splits seq_len=2048"),
+        ({"parallelism.cp": 3}, "cp=3 splits seqlen=2048"),
+        ({"data.seqlen": 1}, "sp splits the 1 tokens of a sequence that one rank has over tp=8"),
+        ({"data.seqlen": 1}, "Set seqlen to a multiple of 8, or sp=false."),
+        ({"model.n_kv_heads": 7}, "n_q_heads=64 does not divide by n_kv_heads=7"),
+        ({"model.hidden_sz": 8191}, "tp=8 does not divide hidden_sz=8191"),
+        ({"model.inter_sz": 28673}, "tp=8 does not divide inter_sz=28673"),
         ({"hardware.node_type": "p4d.24xlarg"}, "Did you mean 'p4d.24xlarge'?"),
         ({"hardware.node_type": 8}, "'hardware.node_type' is 8"),
         ({"cross_dc.n_dcs": 2}, "missing key 'cross_dc.interconnect_bandwidth_gbps'"),
@@ -123,7 +132,12 @@ def test_refusals_of_llama(script, written, changes, words):
         ({"model.moe.moe_frequency": 0.3}, "0.277778 (10 layers) or 0.305556 (11 layers)"),
         ({"model.moe.moe_frequency": 1.5}, "'model.moe.moe_frequency' is 1.5"),
         ({"model.moe.n_experts": 100}, "ep=8 does not divide the 100 experts"),
-        ({"model.moe.experts_per_token": 129}, "experts_per_token=129 exceeds num_experts=128"),
+        ({"model.moe.experts_per_token": 129}, "experts_per_token=129 exceeds n_experts=128"),
+        ({"model.moe.expert_tp_degree": 7}, "ep=8 x expert_tp_degree=7 does not divide"),
+        (
+            {"model.moe.expert_tp_degree": 2, "model.moe.expert_inter_sz": 2881},
+            "expert_tp_degree=2 does not divide moe.expert_inter_sz=2881",
+        ),
     ],
 )
 def test_refusals_of_experts(script, written, changes, words):

@@ -59,7 +59,10 @@ def _raising_on_interrupt(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    from gnomon.visible import visible
+
+    lines = [visible(line) for line in message.split("\n")]  # a message may quote what a file says
+    print("error: " + "\n".join(lines), file=sys.stderr)
     sys.exit(exit_code)
 
 

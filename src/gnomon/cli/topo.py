@@ -328,7 +328,9 @@ def _assign(
 ) -> None:
     from gnomon.errors import ConfigError
     from gnomon.topology.assign import assign, place_job
+    from gnomon.topology.groups import ranks_per_node
     from gnomon.topology.hostfile import render
+    from gnomon.topology.render import describe_source
 
     if output is not None and form is None:
         raise ConfigError("--output needs --format, which says how a launcher reads the nodes: mpi, torchrun, ...")
@@ -340,11 +342,13 @@ def _assign(
     elif form is None:
         _print_assignment(assignment, topology)
     if form is not None:
-        text = render(assignment.node_names, form, min(per_node, layout.num_ranks))
+        text = render(assignment.node_names, form, ranks_per_node(layout, per_node))
         if output is None:
             typer.echo(text, nl=False)
         else:
             _write(output, text, "Nodes", force, err=as_json)
+        if assignment.source and not as_json:
+            typer.echo(describe_source(assignment.source), err=True)
     if picture is not None:
         placed = place_job(topology, assignment.node_names)
         _draw(placed, assignment.evaluation, "dp", picture, force, err=as_json or form is not None)

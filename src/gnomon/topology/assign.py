@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from gnomon.errors import LayoutError, did_you_mean
 from gnomon.spec import Layout
@@ -41,7 +41,7 @@ from gnomon.topology.branch import build_branch, depth_first
 from gnomon.topology.evaluate import PlacementEvaluation, describe_needs, evaluate_nodes
 from gnomon.topology.exact import WorkLimitError, find_rings
 from gnomon.topology.graph import NetworkNode, Topology, TopologyError
-from gnomon.topology.groups import num_nodes
+from gnomon.topology.groups import num_nodes, ranks_per_node
 from gnomon.topology.one_ring import best_ring, rings_one_by_one
 from gnomon.topology.packing import Packing, Ring, make_packing, pack
 
@@ -65,20 +65,29 @@ class Assignment(Noun):
     lower_bound_hops: NonNegativeInt
     is_optimal: bool
     evaluation: PlacementEvaluation
+    source: str = Field(default="", description="of the topology, with what it left out or assumed")
 
 
 class _Rings(NamedTuple):
-    """What the layout asks for: rings of equal size, some of which make a stage."""
+    """What the layout asks for: rings of equal size, some of which make a stage.
+
+    Without rings between nodes it is one through all nodes, which says what is near but carries no gradients.
+    """
 
     num_rings: int
     ring_size: int
     rings_per_stage: int
+    carries_gradients: bool = True
+
+    def hops(self, crossings: int) -> int:
+        """Return the hops of the data-parallel rings whose subtrees have so many links between switches."""
+        return 2 * (self.num_rings * self.ring_size + crossings) if self.carries_gradients else 0
 
 
 def assign(topology: Topology, layout: Layout, accelerators_per_node: int = 8, max_work: int = MAX_WORK) -> Assignment:
     """Return the free nodes that the layout should take, in rank order; the objective is in this module's docstring.
 
-    Nodes with fewer accelerators than asked for are not used. Raises TopologyError when too few nodes are free, and
+    Nodes with fewer accelerators than ranks to hold are not used. Raises TopologyError when too few nodes are free, and
     LayoutError when pipeline stages or replicas end in the middle of a node.
     """
     wanted = _rings(layout, accelerators_per_node)
@@ -90,15 +99,15 @@ def assign(topology: Topology, layout: Layout, accelerators_per_node: int = 8, m
     else:
         rings = arrange(packing.rings, wanted.rings_per_stage, table)
     ordered = [nodes[index] for index in _rank_order(rings, wanted.rings_per_stage)]
-    fixed = 2 * wanted.num_rings * wanted.ring_size if wanted.ring_size > 1 else 0
     return Assignment(
         layout=layout,
         accelerators_per_node=accelerators_per_node,
         node_names=tuple(node.name for node in ordered),
-        ring_hops=fixed + 2 * packing.crossings,
-        lower_bound_hops=fixed + 2 * least,
+        ring_hops=wanted.hops(packing.crossings),
+        lower_bound_hops=wanted.hops(least),
         is_optimal=packing.crossings == least,
-        evaluation=evaluate_nodes(ordered, layout, accelerators_per_node),
+        evaluation=evaluate_nodes(ordered, layout, accelerators_per_node, topology.source),
+        source=topology.source,
     )
 
 
@@ -133,7 +142,7 @@ def _rings(layout: Layout, accelerators_per_node: int) -> _Rings:
     stage_nodes = max(stage // accelerators_per_node, 1)
     ring_size = stage_nodes // rings_per_stage
     if ring_size == 1:
-        return _Rings(1, total, 1)
+        return _Rings(1, total, 1, carries_gradients=False)
     return _Rings(total // ring_size, ring_size, rings_per_stage)
 
 
@@ -148,7 +157,8 @@ def _nearest_that_fit(ranks: int, accelerators_per_node: int) -> tuple[int, int]
 
 def _usable(topology: Topology, layout: Layout, accelerators_per_node: int) -> list[NetworkNode]:
     needed, free = num_nodes(layout, accelerators_per_node), topology.free
-    usable = [node for node in free if node.accelerators >= accelerators_per_node]
+    ranks = ranks_per_node(layout, accelerators_per_node)
+    usable = [node for node in free if node.holds(ranks)]
     if len(usable) < needed:
         small = f" ({len(free) - len(usable)} more are free but smaller)" if len(usable) < len(free) else ""
         missing = needed - len(usable)

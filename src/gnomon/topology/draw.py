@@ -12,6 +12,7 @@ from gnomon.topology.evaluate import KindDistance, PlacementEvaluation
 from gnomon.topology.graph import Topology
 from gnomon.topology.groups import GROUP_KINDS, GroupKind, NodeGroup, process_groups
 from gnomon.topology.picture import MARGIN, STATE_COLOURS, STATES, TEXT_COLOURS, Picture, draw_picture, state_of
+from gnomon.visible import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -106,7 +107,7 @@ def _groups(evaluation: PlacementEvaluation | None) -> Mapping[GroupKind, Sequen
 
 
 def _title(topology: Topology) -> str:
-    return topology.source or "Network"
+    return visible(topology.source) or "Network"
 
 
 def _states(topology: Topology) -> list[str]:
@@ -124,7 +125,12 @@ def _facts(topology: Topology) -> list[tuple[str, str]]:
 
 def _row(node: Any) -> dict[str, str]:
     state = f"node rank {node.rank}" if node.rank is not None else STATES[state_of(node)]
-    return {"name": node.name, "state": state, "accelerators": str(node.accelerators), "path": " > ".join(node.path)}
+    return {
+        "name": node.name,
+        "state": state,
+        "accelerators": str(node.accelerators or "unknown"),
+        "path": visible(" > ".join(node.path)),
+    }
 
 
 def _figure(picture: Picture) -> Figure:

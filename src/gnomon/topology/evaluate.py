@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from gnomon.spec import Layout
 from gnomon.spec._noun import Noun
 from gnomon.topology.graph import NO_COMMON_SWITCH, NetworkNode, Topology, TopologyError, hops
-from gnomon.topology.groups import GROUP_KINDS, GroupKind, NodeGroup, num_nodes, process_groups
+from gnomon.topology.groups import GROUP_KINDS, GroupKind, NodeGroup, num_nodes, process_groups, ranks_per_node
 from gnomon.topology.steiner import Link, chain_bound, crossed_links, pair_hops, ring_bound
 
 Traversal = Literal["ring", "chain", "pairs"]
@@ -63,6 +63,7 @@ class PlacementEvaluation(Noun):
     kinds: tuple[KindDistance, ...]
     total_hops: NonNegativeInt
     ideal_hops: NonNegativeInt
+    source: str = Field(default="", description="of the topology, with what it left out or assumed")
 
     def kind(self, name: GroupKind) -> KindDistance | None:
         """Return the distances of one kind, or None when its groups stay inside nodes."""
@@ -70,7 +71,10 @@ class PlacementEvaluation(Noun):
 
 
 def evaluate(topology: Topology, layout: Layout, accelerators_per_node: int = 8) -> PlacementEvaluation:
-    """Return the distances of the running job; raise TopologyError when its nodes are not those of the layout."""
+    """Return the distances of the running job.
+
+    Raises TopologyError when its nodes are not as many as the layout needs, or have too few accelerators for its ranks.
+    """
     job = topology.job
     needed = num_nodes(layout, accelerators_per_node)
     if not job:
@@ -84,11 +88,26 @@ def evaluate(topology: Topology, layout: Layout, accelerators_per_node: int = 8)
             f"{describe_needs(layout, accelerators_per_node)}, but {have} a rank. "
             "Set degrees and accelerators per node as in the job, or give each of its nodes a rank."
         )
-    return evaluate_nodes(job, layout, accelerators_per_node)
+    _check_room(job, layout, accelerators_per_node)
+    return evaluate_nodes(job, layout, accelerators_per_node, topology.source)
 
 
-def evaluate_nodes(nodes: Sequence[NetworkNode], layout: Layout, accelerators_per_node: int = 8) -> PlacementEvaluation:
-    """Return the distances of a job whose node rank r is on `nodes[r]`."""
+def _check_room(job: Sequence[NetworkNode], layout: Layout, accelerators_per_node: int) -> None:
+    ranks = ranks_per_node(layout, accelerators_per_node)
+    small = [node for node in job if not node.holds(ranks)]
+    if small:
+        have = "1 node of the job has" if len(small) == 1 else f"{len(small)} nodes of the job have"
+        raise TopologyError(
+            f"{describe_needs(layout, accelerators_per_node)}, with {ranks} ranks on each, but {have} fewer "
+            f"accelerators: '{small[0].name}' has {small[0].accelerators}. Set --accelerators-per-node to what the "
+            "nodes have, or correct the topology."
+        )
+
+
+def evaluate_nodes(
+    nodes: Sequence[NetworkNode], layout: Layout, accelerators_per_node: int = 8, source: str = ""
+) -> PlacementEvaluation:
+    """Return the distances of a job whose node rank r is on `nodes[r]`; `source` is that of their topology."""
     groups = process_groups(layout, accelerators_per_node)
     kinds = tuple(
         _kind_distance(kind, groups[kind], nodes)
@@ -103,6 +122,7 @@ def evaluate_nodes(nodes: Sequence[NetworkNode], layout: Layout, accelerators_pe
         kinds=kinds,
         total_hops=sum(kind.total_hops for kind in kinds),
         ideal_hops=sum(kind.ideal_hops for kind in kinds),
+        source=source,
     )
 
 

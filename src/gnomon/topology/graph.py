@@ -16,14 +16,15 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, StringC
 
 from gnomon.errors import SpecError
 from gnomon.spec._noun import FrozenMap, Noun
+from gnomon.visible import visible
 
 if TYPE_CHECKING:
     from networkx import DiGraph
 
 
 def _check_host(name: str) -> str:
-    if not name or re.search(r"[\s,\[\]]", name):
-        raise ValueError("a host name has no blanks, commas and brackets, and is not empty")
+    if not name or not name.isprintable() or re.search(r"[\s,\[\]]", name):
+        raise ValueError("a host name has no blanks, commas and brackets, no control characters, and is not empty")
     return name
 
 
@@ -33,12 +34,18 @@ HostName = Annotated[str, StringConstraints(max_length=253, strip_whitespace=Tru
 NO_COMMON_SWITCH = "no common switch known"
 """Label of the implied root that joins several spines."""
 
+UNKNOWN_ACCELERATORS = "accelerators per node unknown, as many as asked for are assumed"
+"""Note of a source that does not state them."""
+
 ROOT = ("root", "")
 """Key of the implied root in the drawn graph."""
 
 
 class TopologyError(SpecError):
     """A network that is not a tree of machines, or a job that it cannot hold."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
 
 
 class NetworkNode(Noun):
@@ -48,7 +55,7 @@ class NetworkNode(Noun):
     path: tuple[SwitchName, ...] = Field(
         min_length=1, max_length=32, description="switches from the farthest (spine) to the nearest (leaf)"
     )
-    accelerators: PositiveInt = 8
+    accelerators: PositiveInt | None = Field(default=None, description="none when the source does not state them")
     rank: NonNegativeInt | None = Field(default=None, description="node rank in a running job; none when not in one")
     busy: bool = Field(default=False, description="taken by another job")
     labels: FrozenMap[str, str] = Field(default_factory=dict)
@@ -58,12 +65,16 @@ class NetworkNode(Noun):
         """Whether a new job can have this machine."""
         return self.rank is None and not self.busy
 
+    def holds(self, num_ranks: int) -> bool:
+        """Return whether so many ranks fit; a machine whose accelerators are unknown is trusted to have enough."""
+        return self.accelerators is None or self.accelerators >= num_ranks
+
 
 class Topology(Noun):
     """Machines of one network, in which every switch has one switch above it or is a spine."""
 
     nodes: tuple[NetworkNode, ...]
-    source: str = Field(default="", description="where it was read from")
+    source: str = Field(default="", description="where it was read from, and what was left out or assumed")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -158,15 +169,16 @@ def _check_is_tree(nodes: tuple[NetworkNode, ...]) -> None:
     above: dict[str, tuple[str | None, str]] = {}
     for node in nodes:
         if len(set(node.path)) < len(node.path):
-            raise ValueError(f"the path of node '{node.name}' passes a switch twice: {' > '.join(node.path)}")
+            path = visible(" > ".join(node.path))
+            raise ValueError(f"the path of node '{node.name}' passes a switch twice: {path}")
         for parent, switch in zip((None, *node.path), node.path, strict=False):
             known, witness = above.setdefault(switch, (parent, node.name))
             if known != parent:
                 raise ValueError(
-                    f"switch '{switch}' has two parents: it is {_place(known)} for node '{witness}' and "
+                    f"switch '{visible(switch)}' has two parents: it is {_place(known)} for node '{witness}' and "
                     f"{_place(parent)} for node '{node.name}'. Give every switch one place in the tree"
                 )
 
 
 def _place(parent: str | None) -> str:
-    return "a spine" if parent is None else f"below '{parent}'"
+    return "a spine" if parent is None else f"below '{visible(parent)}'"

@@ -52,6 +52,11 @@ def num_nodes(layout: Layout, accelerators_per_node: int) -> int:
     return max(nodes, 1)
 
 
+def ranks_per_node(layout: Layout, accelerators_per_node: int) -> int:
+    """Return the ranks on each node of the layout: as many as it has accelerators, unless one node has room for all."""
+    return min(accelerators_per_node, layout.num_ranks)
+
+
 def process_groups(layout: Layout, accelerators_per_node: int) -> dict[GroupKind, tuple[NodeGroup, ...]]:
     """Return the process groups of each kind, in the order of their first ranks.
 

@@ -15,6 +15,7 @@ from gnomon.topology.evaluate import legs
 from gnomon.topology.graph import NO_COMMON_SWITCH, ROOT, NetworkNode, Topology, to_networkx
 from gnomon.topology.groups import GROUP_KINDS, GroupKind, NodeGroup
 from gnomon.topology.labels import short_labels, shorten
+from gnomon.visible import visible
 
 if TYPE_CHECKING:
     from networkx import DiGraph
@@ -153,7 +154,7 @@ class _Draft:
         root = next(key for key, degree in self.graph.in_degree() if degree == 0)
         for siblings in ([root], *(self._below(key, "switch") for key in self.graph if key[0] != "node")):
             names = short_labels([name for _, name in siblings])
-            labels |= {key: names[key[1]] for key in siblings if key != ROOT}
+            labels |= {key: visible(names[key[1]]) for key in siblings if key != ROOT}
         return labels
 
     def _notes(self, groups: Mapping[GroupKind, Sequence[NodeGroup]]) -> Iterable[str]:
@@ -200,7 +201,8 @@ class _Draft:
         for end_x, end_y in ends:
             bend = min(x + self.column, end_x) - 12
             self.links.append(((x, y), (bend, y), (bend, end_y), (end_x, end_y)))
-        self.switches.append(SwitchMark(x=x, y=y, label=self.labels[key], hover=self._switch_hover(key)))
+        hover = tuple(map(visible, self._switch_hover(key)))
+        self.switches.append(SwitchMark(x=x, y=y, label=self.labels[key], hover=hover))
         return y
 
     def _switch_hover(self, key: tuple[str, str]) -> tuple[str, ...]:
@@ -253,7 +255,8 @@ class _Draft:
         self, box: tuple[float, float, float, float], state: str, colour: str, text: str, hover: tuple[str, ...]
     ) -> None:
         x, y, width, height = box
-        mark = Mark(x=x, y=y, width=width, height=height, state=state, colour=colour, text=text, hover=hover)
+        shown = tuple(map(visible, hover))
+        mark = Mark(x=x, y=y, width=width, height=height, state=state, colour=colour, text=text, hover=shown)
         self.marks.append(mark)
 
     def _rank_colour(self, rank: int) -> str:
@@ -298,7 +301,8 @@ def _arc(start: tuple[float, float], end: tuple[float, float], lane: float) -> t
 def _node_hover(node: NetworkNode) -> tuple[str, ...]:
     state = f"node rank {node.rank}" if node.rank is not None else STATES[state_of(node)]
     labels = (f"{key}: {value}" for key, value in sorted(node.labels.items())[:6])
-    return (node.name, state, f"{node.accelerators} accelerators", " > ".join(node.path), *labels)
+    accelerators = f"{node.accelerators or 'unknown number of'} accelerators"
+    return (node.name, state, accelerators, " > ".join(node.path), *labels)
 
 
 def _counts(machines: Sequence[NetworkNode]) -> tuple[str, ...]:

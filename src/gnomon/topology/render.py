@@ -15,6 +15,7 @@ from gnomon.topology.evaluate import KindDistance, PlacementEvaluation
 from gnomon.topology.graph import NO_COMMON_SWITCH, Topology
 from gnomon.topology.groups import GROUP_KINDS
 from gnomon.topology.sources.hostlist import compress
+from gnomon.visible import visible
 
 MAX_GROUPS = 16
 MAX_ROWS = 128
@@ -22,9 +23,10 @@ MAX_ROWS = 128
 
 
 def render_evaluation(evaluation: PlacementEvaluation) -> RenderableType:
-    """Return the distances by kind, the data-parallel rings and the busiest link of each level."""
+    """Return the distances by kind, the data-parallel rings, the busiest link of each level, and the source."""
+    source = [Text(describe_source(evaluation.source))] if evaluation.source else []
     if not evaluation.kinds:
-        return Text("No process group leaves its node, so nothing crosses the network.")
+        return Group(Text("No process group leaves its node, so nothing crosses the network."), *source)
     table = _table("Hops of the process groups", COLUMNS)
     for distance in evaluation.kinds:
         table.add_row(*distance_cells(distance))
@@ -35,7 +37,12 @@ def render_evaluation(evaluation: PlacementEvaluation) -> RenderableType:
     parts.append(_link_table(evaluation))
     if len(evaluation.spines) > 1:
         parts.append(Text(f"The {len(evaluation.spines)} spines have {NO_COMMON_SWITCH}; one is counted above them."))
-    return Group(*parts)
+    return Group(*parts, *source)
+
+
+def describe_source(source: str) -> str:
+    """Return one line that says where the network was read from, and what was left out or assumed."""
+    return f"Network: {visible(source)}"
 
 
 def render_assignment(assignment: Assignment, topology: Topology) -> RenderableType:
@@ -46,7 +53,7 @@ def render_assignment(assignment: Assignment, topology: Topology) -> RenderableT
     table = _table("Nodes in the order of ranks", ("node rank", "node", "switches, from the spine"), numeric=(0,))
     for start, end in runs:
         ranks = str(start) if end == start + 1 else f"{start}-{end - 1}"
-        table.add_row(ranks, Text(compress(names[start:end])), Text(" > ".join(paths[start])))
+        table.add_row(ranks, Text(compress(names[start:end])), Text(visible(" > ".join(paths[start]))))
     return Group(table, render_evaluation(assignment.evaluation), Text(verdict(assignment)))
 
 
@@ -83,7 +90,7 @@ def _link_table(evaluation: PlacementEvaluation) -> Table:
     table = _table("Links that most groups cross", ("process groups", "level", "link", "groups"), numeric=(1, 3))
     for distance in evaluation.kinds:
         for load in distance.busiest_links:
-            table.add_row(GROUP_KINDS[distance.kind], str(load.level), Text(load.link), str(load.groups))
+            table.add_row(GROUP_KINDS[distance.kind], str(load.level), Text(visible(load.link)), str(load.groups))
     return table
 
 

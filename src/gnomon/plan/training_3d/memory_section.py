@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gnomon.plan.memory import layer_input_bytes
 from gnomon.plan.stages import STAGES, stage_layers
 from gnomon.plan.training_3d.result import Activations, Memory, State
-from gnomon.plan.training_3d.step import Step
+from gnomon.plan.training_3d.step import Step, micro_batches_in_flight
 
 MOMENTS_BYTES = 8.0  # two fp32 moments of AdamW
 
@@ -64,14 +66,14 @@ def _activations(step: Step, stage: str) -> Activations:
         tensors = {"layer input": float(layer_input_bytes(step.cases)[0])}
     per_layer = sum(tensors.values())
     layers, alive = float(getattr(stage_layers(step.cases), stage)[0]), float(step.alive[stage][0])
-    plain = min(step.problem.num_micro_batches, layout.pp)
+    plain = float(micro_batches_in_flight(step.cases, np.ones(1))[stage][0])
     held = alive * layers * per_layer
     return Activations(
         per_layer_bytes=per_layer,
         tensors=tensors,
         micro_batches_in_flight=alive,
         num_layers=layers,
-        interleaving_factor=float(step.alive["first"][0]) / plain,
+        interleaving_factor=alive / plain,
         layers_bytes=held,
         rest_bytes=max(total - held, 0.0),
         total_bytes=total,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from gnomon.errors import LayoutError
 from gnomon.plan.checks import check_degrees
 from gnomon.plan.training_3d.clusters import nodes_of
-from gnomon.plan.training_3d.schema import ModelSection, TrainingConfig
+from gnomon.plan.training_3d.keys import LAYOUT_KEYS, MODEL_KEYS, MOE_KEYS, WORKLOAD_KEYS, schema_words
+from gnomon.plan.training_3d.schema import TrainingConfig
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 from gnomon.spec.catalog import load_stack
 
@@ -58,16 +59,18 @@ def build_problem(config: TrainingConfig, name: str = "model", stack: StackSpec 
 
     Raises LayoutError for degrees that do not divide, CatalogError for an unknown node type, SpecError otherwise.
     """
-    degrees, data = config.parallelism, config.data
+    degrees = config.parallelism
     _check_batch(config)
     datacentres = _datacentres(config)
-    layout = _layout(config, datacentres)
+    with schema_words():
+        layout = _layout(config, datacentres)
+        model = _model(config, name)
     _check_experts_stay(layout, datacentres)
     sites = datacentres.count if datacentres else 1
     nodes = nodes_of(config.hardware.node_type, layout.num_ranks, layout.num_ranks // sites)
-    model = _model(config.model, name, data.seqlen)
     workload = _workload(config, nodes.cluster)
-    check_degrees(model, layout, workload)
+    with schema_words():
+        check_degrees(model, layout, workload)
     cut_elsewhere = degrees.zero_level == 3 or nodes.cluster.efficiency is not None
     return Problem(
         config=config,
@@ -131,11 +134,9 @@ def _layout(config: TrainingConfig, datacentres: Datacentres | None) -> Layout:
     degrees = config.parallelism
     checkpointing = config.performance.activation_checkpointing_type
     fields = {
-        **{name: getattr(degrees, name) for name in ("dp", "tp", "pp", "cp", "vpp")},
+        **{name: getattr(degrees, key) for name, key in LAYOUT_KEYS.items()},
         "ep": (degrees.ep or 1) if config.model.moe else 1,  # without experts dlcalc does not look at it
         "expert_tp": config.model.moe.expert_tp_degree if config.model.moe else 1,
-        "sequence_parallel": degrees.sp,
-        "zero_stage": degrees.zero_level,
         "recompute": "selective" if checkpointing == "super-selective" else checkpointing,
     }
     if datacentres is not None and degrees.zero_level == 3:
@@ -156,31 +157,23 @@ def _check_experts_stay(layout: Layout, datacentres: Datacentres | None) -> None
         )
 
 
-def _model(section: ModelSection, name: str, seq_len: int) -> ModelSpec:
-    sizes = {
+def _model(config: TrainingConfig, name: str) -> ModelSpec:
+    section = config.model
+    fields = {
         "name": name,
-        "num_layers": section.n_layers,
-        "hidden_size": section.hidden_sz,
-        "num_heads": section.n_q_heads,
-        "num_kv_heads": section.n_kv_heads,
-        "head_dim": section.head_dim,
-        "ffn_hidden_size": section.inter_sz,
-        "vocab_size": section.vocab_sz,
-        "max_seq_len": seq_len,
+        **{field: getattr(section, key) for field, key in MODEL_KEYS.items()},
+        "max_seq_len": config.data.seqlen,
         "activation": "silu" if section.glu else "gelu",
         "gated_mlp": section.glu,
         "norm": "rmsnorm",
         "position": "rope" if section.rotary_embeds else "none",
-        "tied_embeddings": section.tie_embeddings,
     }
     if section.moe is not None:
-        sizes["moe"] = {
-            "num_experts": section.moe.n_experts,
-            "experts_per_token": section.moe.experts_per_token,
-            "expert_ffn_size": section.moe.expert_inter_sz,
+        fields["moe"] = {
+            **{field: getattr(section.moe, key) for field, key in MOE_KEYS.items()},
             "num_dense_layers": section.n_layers - section.num_moe_layers(),
         }
-    return ModelSpec.from_mapping(sizes, where="model")
+    return ModelSpec.from_mapping(fields, where="model")
 
 
 def _workload(config: TrainingConfig, cluster: ClusterSpec) -> Workload:
@@ -188,9 +181,7 @@ def _workload(config: TrainingConfig, cluster: ClusterSpec) -> Workload:
     peaks = cluster.accelerator.peak_flops
     capacity = moe.capacity_factor if moe else None
     return Workload(
-        seq_len=data.seqlen,
-        global_batch=data.gbs,
-        micro_batch=data.microbatch_sz,
+        **{field: getattr(data, key) for field, key in WORKLOAD_KEYS.items()},
         precision="fp16" if "bf16" not in peaks and "fp16" in peaks else "bf16",
         stack=STACK,
         dropout=config.model.dropout,

@@ -75,7 +75,7 @@ class Activations(Noun):
     micro_batches_in_flight: NonNegativeFloat
     num_layers: NonNegativeFloat
     interleaving_factor: NonNegativeFloat = Field(
-        description="micro-batches in flight on the first stage over those without interleaving"
+        description="micro-batches in flight over those that the same stage has without interleaving"
     )
     layers_bytes: NonNegativeFloat
     rest_bytes: NonNegativeFloat = Field(description="logits, loss and the transients of backward")

@@ -22,6 +22,15 @@ class MoESection(Noun):
     moe_frequency: Annotated[float, Field(ge=0.0, le=1.0)] = Field(description="share of the layers that have experts")
     expert_tp_degree: Count
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.experts_per_token > self.n_experts:
+            raise ValueError(
+                f"experts_per_token={self.experts_per_token} exceeds n_experts={self.n_experts}; a token cannot be "
+                "routed to more experts than there are"
+            )
+        return self
+
 
 class ModelSection(Noun):
     """`model`: sizes of a decoder-only transformer."""

@@ -62,7 +62,7 @@ def evaluate_step(problem: Problem) -> Step:
     reduction, gather = _data_parallel(problem, runnable, evaluation)
     exposed = {"gradients": reduction.exposed_s, "weights": gather.exposed_s}
     evaluation = _with_exposed(evaluation, exposed)
-    alive = _alive(runnable)
+    alive = micro_batches_in_flight(runnable, runnable.split.vpp)
     tensors = activation_tensors(runnable)
     if problem.recompute_activations:
         kept = _kept_after_recomputation(runnable, tensors)
@@ -161,10 +161,11 @@ def _with_exposed(evaluation: Evaluation, exposed: Mapping[str, Array]) -> Evalu
     return replace(evaluation, terms=terms, exposed=kinds, step_time_s=evaluation.step_time_s + more)
 
 
-def _alive(cases: Cases) -> dict[str, Array]:
+def micro_batches_in_flight(cases: Cases, vpp: Array) -> dict[str, Array]:
+    """Return how many micro-batches each stage holds at most with `vpp` chunks per rank."""
     split = cases.split
     ranks = (np.zeros_like(split.pp), np.minimum(1.0, split.pp - 1.0), split.pp - 1.0)
-    held = (in_flight(split.schedule, split.pp, split.vpp, cases.accumulation, rank) for rank in ranks)
+    held = (in_flight(split.schedule, split.pp, vpp, cases.accumulation, rank) for rank in ranks)
     return dict(zip(STAGES, held, strict=True))
 
 

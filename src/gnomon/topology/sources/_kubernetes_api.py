@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from gnomon.errors import did_you_mean
 from gnomon.topology.sources._errors import TopologySourceError, missing_client
+from gnomon.topology.sources._kubernetes_fields import FieldError, field
+
+T = TypeVar("T")
 
 PAGE_SIZE = 500
+MAX_PAGES = 10_000
+"""More than any cluster has."""
+
 TIMEOUT_S = (10, 30)
 """To connect, and between two pieces of an answer."""
 
@@ -20,7 +29,8 @@ TIMEOUT_S = (10, 30)
 def connect(kubeconfig: Path | None, context: str | None) -> Any:
     """Return a CoreV1Api for a kubeconfig (by default KUBECONFIG, then ~/.kube/config), or in a pod for its cluster.
 
-    The kubeconfig is only read. Raises TopologySourceError where there is none, or it is not usable.
+    The kubeconfig is only read. Raises TopologySourceError where there is none, it is not usable, or the credential
+    helper that it names fails.
     """
     try:
         from kubernetes import client, config
@@ -33,7 +43,13 @@ def connect(kubeconfig: Path | None, context: str | None) -> Any:
         if found:
             location = os.pathsep.join(map(str, found))
             _check_context(location, context)
-            config.load_kube_config(location, context, configuration, persist_config=False)
+            with _root_errors() as failures:
+                config.load_kube_config(location, context, configuration, persist_config=False)
+            if failures:
+                raise TopologySourceError(
+                    f"The credential helper (exec) in kubeconfig {location} failed: {' '.join(failures[0].split())}. "
+                    "Install it, or log in again with it, as the operator of the cluster says."
+                )
         elif kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(configuration)
         else:
@@ -47,15 +63,55 @@ def connect(kubeconfig: Path | None, context: str | None) -> Any:
     return client.CoreV1Api(client.ApiClient(configuration))
 
 
-def list_items(api: Any, method: str, **options: Any) -> list[dict[str, Any]]:
-    """Return all objects that a list method of CoreV1Api has, as plain JSON, a page at a time."""
-    items: list[dict[str, Any]] = []
-    while True:
-        page = _page(api, method, {"limit": PAGE_SIZE, **options})
-        items += page["items"] or []
-        options["_continue"] = page.get("metadata", {}).get("continue")
-        if not options["_continue"]:
-            return items
+@contextmanager
+def _root_errors() -> Iterator[list[str]]:
+    """Collect what is logged on the root logger, where the client reports a failed credential helper and goes on."""
+    found: list[str] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        found.append(record.getMessage())
+        return False
+
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addFilter(collect)
+    root.addHandler(silent)  # without any, logging would install one that prints
+    try:
+        yield found
+    finally:
+        root.removeHandler(silent)
+        root.removeFilter(collect)
+
+
+def list_objects(api: Any, method: str, read: Callable[[Any], T], **options: Any) -> list[T]:
+    """Return all objects that a list method of CoreV1Api has, each as `read` makes it of its JSON, a page at a time.
+
+    Raises TopologySourceError for a server that cannot be asked, that answers in another form (`read` raises
+    FieldError), or whose list does not end.
+    """
+    objects: list[T] = []
+    places: set[str] = set()
+    place = None
+    for _ in range(MAX_PAGES):
+        page = _page(api, method, {"limit": PAGE_SIZE, "_continue": place, **options})
+        try:
+            for item in field(page, "items", list, []):
+                objects.append(_read(item, len(objects) + 1, read))
+            place = field(field(page, "metadata", dict), "continue", str, "")
+        except FieldError as error:
+            raise _not_kubernetes(api, method, str(error)) from None
+        if not place:
+            return objects
+        if place in places:
+            raise _not_kubernetes(api, method, f"after {len(objects)} objects a page follows that was there before")
+        places.add(place)
+    raise _not_kubernetes(api, method, f"the list goes on after {MAX_PAGES} pages")
+
+
+def _read(item: Any, number: int, read: Callable[[Any], T]) -> T:
+    try:
+        return read(item)
+    except FieldError as error:
+        raise FieldError(f"object {number}: {error}") from None
 
 
 def _kubeconfigs(kubeconfig: Path | None) -> list[Path]:
@@ -95,11 +151,18 @@ def _page(api: Any, method: str, options: dict[str, Any]) -> dict[str, Any]:
         raise TopologySourceError(
             f"The Kubernetes server {server} cannot be reached: {error}. Check the kubeconfig, VPN and proxy."
         ) from None
-    except ValueError:
-        page = None
+    except (ValueError, RecursionError):
+        raise _not_kubernetes(api, method, "no JSON that can be read") from None
     if not isinstance(page, dict) or "items" not in page:
-        raise TopologySourceError(f"{server} does not answer like a Kubernetes server. Check the kubeconfig.")
+        raise _not_kubernetes(api, method, "no list of objects")
     return page
+
+
+def _not_kubernetes(api: Any, method: str, found: str) -> TopologySourceError:
+    server = api.api_client.configuration.host
+    return TopologySourceError(
+        f"{server} does not answer like a Kubernetes server ({method}: {found}). Check the kubeconfig, VPN and proxy."
+    )
 
 
 def _explain(error: Any, server: str, method: str) -> TopologySourceError:
@@ -122,5 +185,5 @@ def _message(error: Any) -> str:
     """Return the message in the Status object of an answer, or what HTTP says."""
     try:
         return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, RecursionError):
         return " ".join(str(error.reason).split())

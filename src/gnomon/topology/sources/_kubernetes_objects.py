@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from gnomon.topology.sources._kubernetes_fields import field, texts
+
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "google.com/tpu", "aws.amazon.com/neuron", "habana.ai/gaudi")
 
 _PARTS = re.compile(r"aws\.amazon\.com/neuron(core|device)|nvidia\.com/(mig-.+|gpu\.shared)")
@@ -15,6 +17,9 @@ _PARTS = re.compile(r"aws\.amazon\.com/neuron(core|device)|nvidia\.com/(mig-.+|g
 
 VOLUME_ANNOTATION = "csi.volume.kubernetes.io/nodeid"
 """JSON of node ids by storage driver; those of AWS drivers are instance ids."""
+
+_WHOLE = re.compile(r"[0-9]{1,9}")
+"""A quantity of devices, which is a whole number."""
 
 _AWS_INSTANCE = re.compile(r"i-[0-9a-f]{8,}")
 
@@ -30,16 +35,17 @@ class KubernetesNode:
     instance_id: str | None
 
     @classmethod
-    def from_api(cls, item: Mapping[str, Any]) -> Self:
-        """Read the JSON of a v1 Node."""
-        metadata, spec, status = item["metadata"], item.get("spec", {}), item.get("status", {})
-        ready = {entry["type"]: entry["status"] for entry in status.get("conditions") or ()}.get("Ready", "True")
+    def from_api(cls, item: Any) -> Self:
+        """Read the JSON of a v1 Node; raise FieldError for a field that is missing or of another kind."""
+        metadata, spec, status = (field(item, part, dict) for part in ("metadata", "spec", "status"))
+        conditions = field(status, "conditions", list, [])
+        states = {field(entry, "type", str): field(entry, "status", str) for entry in conditions}
         return cls(
-            name=metadata["name"],
-            labels=metadata.get("labels") or {},
-            accelerators=_count(status.get("allocatable")),
-            accepts_pods=ready == "True" and not spec.get("unschedulable"),
-            instance_id=_instance_id(spec.get("providerID"), metadata.get("annotations") or {}),
+            name=field(metadata, "name", str),
+            labels=texts(metadata, "labels"),
+            accelerators=_count(field(status, "allocatable", dict, {})),
+            accepts_pods=states.get("Ready", "True") == "True" and not spec.get("unschedulable"),
+            instance_id=_instance_id(field(spec, "providerID", str, ""), texts(metadata, "annotations")),
         )
 
 
@@ -59,18 +65,18 @@ class KubernetesPod:
     terminating: bool
 
     @classmethod
-    def from_api(cls, item: Mapping[str, Any]) -> Self:
-        """Read the JSON of a v1 Pod; `marks` are its annotations and labels."""
-        metadata, spec = item["metadata"], item["spec"]
+    def from_api(cls, item: Any) -> Self:
+        """Read the JSON of a v1 Pod; `marks` are its annotations and labels. Raises FieldError as for a node."""
+        metadata, spec = field(item, "metadata", dict), field(item, "spec", dict)
         return cls(
-            name=metadata["name"],
-            namespace=metadata["namespace"],
-            node=spec.get("nodeName") or None,
+            name=field(metadata, "name", str),
+            namespace=field(metadata, "namespace", str),
+            node=field(spec, "nodeName", str, "") or None,
             accelerators=_reserved(spec),
             takes_accelerators=any(
                 _count(_requests(item)) or any(map(_PARTS.fullmatch, _requests(item))) for item in _containers(spec)
             ),
-            marks={**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})},
+            marks={**texts(metadata, "annotations"), **texts(metadata, "labels")},
             terminating="deletionTimestamp" in metadata,
         )
 
@@ -80,7 +86,7 @@ class KubernetesPod:
 
 def _containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the containers of a pod; what those that initialise it ask for is reserved for its whole life too."""
-    return [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    return [*field(spec, "initContainers", list, []), *field(spec, "containers", list, [])]
 
 
 def _reserved(spec: Mapping[str, Any]) -> int:
@@ -90,33 +96,33 @@ def _reserved(spec: Mapping[str, Any]) -> int:
     documentation, "Resource sharing within containers" of init and of sidecar containers).
     """
     together, alone = 0, 0
-    for item in spec.get("initContainers") or ():
+    for item in field(spec, "initContainers", list, []):
         count = _count(_requests(item))
         if item.get("restartPolicy") == "Always":
             together += count
         else:
             alone = max(alone, together + count)
-    return max(alone, together + sum(_count(_requests(item)) for item in spec.get("containers") or ()))
+    return max(alone, together + sum(_count(_requests(item)) for item in field(spec, "containers", list, [])))
 
 
-def _requests(container: Mapping[str, Any]) -> dict[str, Any]:
+def _requests(container: Any) -> dict[str, Any]:
     """Return what a container asks for and is not "0"; limits stand in for requests that are not given."""
-    resources = container.get("resources") or {}
-    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    resources = field(container, "resources", dict, {})
+    asked = {**field(resources, "limits", dict, {}), **field(resources, "requests", dict, {})}
     return {name: amount for name, amount in asked.items() if str(amount) != "0"}
 
 
-def _count(resources: Mapping[str, Any] | None) -> int:
-    counts = (str((resources or {}).get(name, 0)) for name in ACCELERATORS)
-    return sum(int(count) for count in counts if count.isdecimal())  # a quantity of devices is a whole number
+def _count(resources: Mapping[str, Any]) -> int:
+    counts = (str(resources.get(name, 0)) for name in ACCELERATORS)
+    return sum(int(count) for count in counts if _WHOLE.fullmatch(count))
 
 
-def _instance_id(provider_id: str | None, annotations: Mapping[str, str]) -> str | None:
+def _instance_id(provider_id: str, annotations: Mapping[str, str]) -> str | None:
     """Return the EC2 instance id in `aws:///us-east-1a/i-0abc...`, or among the node ids of the storage drivers."""
-    candidates = [(provider_id or "").rsplit("/", 1)[-1]]
+    candidates = [provider_id.rsplit("/", 1)[-1]]
     try:
         drivers = json.loads(annotations.get(VOLUME_ANNOTATION, "{}"))
         candidates += [value for value in drivers.values() if isinstance(value, str)]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass  # the annotation belongs to other software; the instance id is never required
     return next((candidate for candidate in candidates if _AWS_INSTANCE.fullmatch(candidate)), None)

@@ -19,7 +19,8 @@ RANK_KEYS = (
 
 REPLICA_TYPE = "training.kubeflow.org/replica-type"
 
-_TRAILING_NUMBER = re.compile(r".*-([0-9]+)")
+_RANK = re.compile(r"[0-9]{1,9}")
+_TRAILING_RANK = re.compile(r".*-([0-9]{1,9})")
 
 
 def job_pods(pods: Sequence[KubernetesPod], prefix: str) -> list[KubernetesPod]:
@@ -72,9 +73,9 @@ def node_ranks(pods: Sequence[KubernetesPod]) -> dict[str, int]:
 
 def _own_rank(pod: KubernetesPod) -> int:
     for key in RANK_KEYS:
-        if pod.marks.get(key, "").isdecimal():
+        if _RANK.fullmatch(pod.marks.get(key, "")):
             return int(pod.marks[key])
-    match = _TRAILING_NUMBER.fullmatch(pod.name)
+    match = _TRAILING_RANK.fullmatch(pod.name)
     if match is None:
         raise TopologyError(
             f"The rank of pod {pod} is not known: its name does not end in a number, and it has none of the labels "

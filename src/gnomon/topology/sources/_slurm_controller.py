@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 
-from gnomon.topology.graph import Topology, TopologyError
+from gnomon.topology.graph import UNKNOWN_ACCELERATORS, Topology, TopologyError
 from gnomon.topology.sources._errors import TopologySourceError
 from gnomon.topology.sources._slurm_nodes import field, parse_scontrol_nodes
 from gnomon.topology.sources._slurm_records import read_numbers, read_records
@@ -24,7 +24,8 @@ def read_scontrol(job_id: str | None = None, timeout_s: float = 30.0) -> Topolog
     """Ask the SLURM controller for its topology, the GPUs and state of its nodes and the nodes of the job `job_id`.
 
     The nodes of the job get their SLURM_NODEID as rank; nodes without a GPU are left out, unless the job runs on them
-    or no node has one. Raises TopologySourceError where SLURM is not installed, does not answer or has no switches.
+    or no node has one: then accelerators are unknown, and `source` says so. Raises TopologySourceError where SLURM is
+    not installed, does not answer or has no switches.
     """
     source = "scontrol show topology"
     paths = scontrol_paths(_scontrol(["show", "topology"], timeout_s), source)
@@ -42,8 +43,9 @@ def read_scontrol(job_id: str | None = None, timeout_s: float = 30.0) -> Topolog
             continue
         rank = job.index(name) if name in job else None
         busy = rank is None and not (node and node.is_free)
-        nodes.append({"name": name, "path": path, "accelerators": max(gpus, 1), "rank": rank, "busy": busy})
-    source += "" if has_gpus else " (no node has a GPU; one accelerator per node counted)"
+        accelerators = max(gpus, 1) if has_gpus else None
+        nodes.append({"name": name, "path": path, "accelerators": accelerators, "rank": rank, "busy": busy})
+    source += "" if has_gpus else f" (no node lists a GPU; {UNKNOWN_ACCELERATORS})"
     return Topology.from_mapping({"nodes": nodes, "source": source}, where=source)
 
 

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gnomon.topology.graph import Topology
+from gnomon.topology.graph import UNKNOWN_ACCELERATORS, Topology
 from gnomon.topology.sources._aws_errors import REFUSED, ask, explain
 from gnomon.topology.sources._errors import TopologySourceError, missing_client, some_of
 
 MAX_IDS_PER_CALL = 100
 """Limit of DescribeInstanceTopology, for instance ids and for results on a page."""
-
-ASSUMED_ACCELERATORS = 8
 
 
 def read_topology(
@@ -104,8 +102,8 @@ def _check_found(wanted: list[str], instances: list[dict[str, Any]], placed: lis
         raise TopologySourceError(f"{source}: found {found}. Check the instance type, zone and region.")
 
 
-def _accelerators(client: Any, types: set[str]) -> tuple[dict[str, int], str]:
-    """Return the accelerators of each instance type, and a note when they had to be assumed."""
+def _accelerators(client: Any, types: set[str]) -> tuple[dict[str, int | None], str]:
+    """Return the accelerators of each instance type; None for all, and a note, when EC2 may not be asked about them."""
     from botocore.exceptions import ClientError
 
     counts: Counter[str] = Counter()
@@ -120,8 +118,7 @@ def _accelerators(client: Any, types: set[str]) -> tuple[dict[str, int], str]:
     except ClientError as error:
         if error.response["Error"]["Code"] not in REFUSED:
             raise explain(error, "ec2:DescribeInstanceTypes") from None
-        note = f"{ASSUMED_ACCELERATORS} accelerators per node assumed, ec2:DescribeInstanceTypes is not allowed"
-        return dict.fromkeys(types, ASSUMED_ACCELERATORS), note
+        return dict.fromkeys(types), f"ec2:DescribeInstanceTypes is not allowed; {UNKNOWN_ACCELERATORS}"
     return {name: counts[name] or 1 for name in types}, ""
 
 

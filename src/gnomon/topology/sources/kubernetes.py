@@ -10,7 +10,7 @@ from typing import Any
 from gnomon.topology.graph import Topology, TopologyError
 from gnomon.topology.sources import ec2 as ec2_source
 from gnomon.topology.sources._errors import TopologySourceError
-from gnomon.topology.sources._kubernetes_api import connect, list_items
+from gnomon.topology.sources._kubernetes_api import connect, list_objects
 from gnomon.topology.sources._kubernetes_objects import ACCELERATORS, KubernetesNode, KubernetesPod
 from gnomon.topology.sources._kubernetes_ranks import job_pods, node_ranks
 from gnomon.topology.sources._network_labels import LOCATIONS, choose_family, read_paths
@@ -47,8 +47,8 @@ def read_topology(
     be asked.
     """
     api = connect(kubeconfig, context)
-    nodes = [KubernetesNode.from_api(item) for item in list_items(api, "list_node")]
-    pods = [KubernetesPod.from_api(item) for item in _pods(api, namespace)]
+    nodes = list_objects(api, "list_node", KubernetesNode.from_api)
+    pods = _pods(api, namespace)
     job = job_pods(pods, search_prefix) if search_prefix else []
     ranks = node_ranks(job) if job else {}
     unknown = sorted(ranks.keys() - {node.name for node in nodes})
@@ -66,10 +66,11 @@ def read_topology(
     return _topology([node for node in kept if node.name in paths], paths, ranks, job, pods, notes)
 
 
-def _pods(api: Any, namespace: str | None) -> list[dict[str, Any]]:
+def _pods(api: Any, namespace: str | None) -> list[KubernetesPod]:
+    read = KubernetesPod.from_api
     if namespace is None:
-        return list_items(api, "list_pod_for_all_namespaces", field_selector=_NOT_OVER)
-    return list_items(api, "list_namespaced_pod", namespace=namespace, field_selector=_NOT_OVER)
+        return list_objects(api, "list_pod_for_all_namespaces", read, field_selector=_NOT_OVER)
+    return list_objects(api, "list_namespaced_pod", read, namespace=namespace, field_selector=_NOT_OVER)
 
 
 def _paths(nodes: Sequence[KubernetesNode], levels: Sequence[str] | None, ec2: bool) -> tuple[Paths, list[str]]:
@@ -121,7 +122,7 @@ def _topology(
         {
             "name": node.name,
             "path": paths[node.name],
-            "accelerators": node.accelerators or sum(pod.accelerators for pod in own[node.name]) or 1,
+            "accelerators": node.accelerators or sum(pod.accelerators for pod in own[node.name]) or None,
             "rank": ranks.get(node.name),
             "busy": node.name in taken or not node.accepts_pods,
             "labels": _labels(node, own[node.name]),

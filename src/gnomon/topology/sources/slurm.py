@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gnomon.topology.graph import Topology, TopologyError
+from gnomon.topology.graph import UNKNOWN_ACCELERATORS, Topology, TopologyError
 from gnomon.topology.sources._slurm_controller import read_scontrol, scontrol_paths
 from gnomon.topology.sources._slurm_nodes import parse_node_gres
 from gnomon.topology.sources._slurm_records import Record, read_numbers, read_records
@@ -33,7 +33,7 @@ def parse_topology_conf(
 ) -> Topology:
     """Return the topology in a topology.conf of topology/tree or topology/block.
 
-    `node_gres` are the GPUs of each node (see `parse_node_gres`); without it every node counts 8, and `source` says so.
+    `node_gres` are the GPUs of each node (see `parse_node_gres`); without it they are unknown, and `source` says so.
     Raises TopologyError with the line for unknown keys and switches, cycles, and nodes below two leaves.
     """
     records = list(read_records(text, CONF_KEYS, source))
@@ -78,9 +78,8 @@ def parse_text(text: str, source: str, is_yaml: bool) -> Topology:
 
 def _topology(paths: Paths, node_gres: Mapping[str, int] | None, source: str) -> Topology:
     if node_gres is None:
-        assumed = [{"name": name, "path": path} for name, path in paths.items()]
-        label = f"{source} (8 accelerators per node assumed)"
-        return Topology.from_mapping({"nodes": assumed, "source": label}, where=source)
+        bare = [{"name": name, "path": path} for name, path in paths.items()]
+        return Topology.from_mapping({"nodes": bare, "source": f"{source} ({UNKNOWN_ACCELERATORS})"}, where=source)
     missing = [name for name in paths if name not in node_gres]
     if missing:
         raise TopologyError(f"{source}: the number of GPUs of node '{missing[0]}' is not given.")
