@@ -8,7 +8,7 @@ import numpy as np
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.communication import layer_traffic, stage_send_s
-from gnomon.plan.network import all_gather_s, all_reduce_s, group
+from gnomon.plan.network import NONE, all_gather_s, all_reduce_s, group
 from gnomon.plan.stages import held_parameters
 from gnomon.plan.training_3d.iteration_section import stage_compute_s
 from gnomon.plan.training_3d.result import CrossDC, DataParallel, GradientCollective, Transfer
@@ -62,6 +62,8 @@ def pipeline_transfers(step: Step) -> tuple[Transfer, ...]:
         network,
         bandwidth=tuple(np.ones_like(x) for x in network.bandwidth),
         latency_s=tuple(np.zeros_like(x) for x in network.latency_s),
+        neighbours=NONE,
+        axes=NONE,
     )
     return (_transfer("PP Send/Recv", stage_send_s(cases), stage_send_s(replace(cases, network=unit))),)
 

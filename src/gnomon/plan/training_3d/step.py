@@ -17,7 +17,7 @@ from gnomon.plan.cases import Cases
 from gnomon.plan.communication import exposed_s, gradient_reduction_s
 from gnomon.plan.evaluate import Evaluation, evaluate
 from gnomon.plan.memory import activation_tensors
-from gnomon.plan.network import Network, padded
+from gnomon.plan.network import NONE, Network, padded
 from gnomon.plan.schedule import in_flight, supported
 from gnomon.plan.stages import STAGES, stage_layers
 from gnomon.plan.training_3d.problem import Datacentres, Problem
@@ -151,6 +151,7 @@ def _network(datacentres: Datacentres, problem: Problem, cases: Cases) -> Networ
         span=padded([np.minimum(inner.span[0], stage_ranks), stage_ranks, stage_ranks * datacentres.count]),
         bandwidth=padded([inner.bandwidth[0], inner.bandwidth[-1], np.minimum(share, inner.bandwidth[-1])]),
         latency_s=padded([inner.latency_s[0], inner.latency_s[-1], inner.latency_s[-1] + datacentres.latency_s]),
+        neighbours=(inner.neighbours[0], *NONE[1:]),
     )
 
 
