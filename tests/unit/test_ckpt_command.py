@@ -105,6 +105,22 @@ def test_what_pickle_would_call_is_said(gnomon, tmp_path):
     assert "note: unknown to gnomon, so shown closed: acme.Thing." in out
 
 
+@pytest.mark.parametrize(
+    ("pickled", "code", "said"),
+    [
+        (b"cantigravity\nfly\n.", 1, "warning: would run antigravity by importing it if loaded with pickle"),
+        (b"cos\nsystem\n.", 0, "note: It names os.system without calling it."),
+        (b"cnumpy\nsavetxt\n)R.", 1, "warning: would call numpy.savetxt() if loaded with pickle"),
+        (b"cacme\napply\ncos\nsystem\n\x85R.", 1, "warning: would let acme.apply call os.system if loaded with pickle"),
+    ],
+)
+def test_what_pickle_would_import_and_give_away_is_said(gnomon, tmp_path, pickled, code, said):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + pickled)
+    found, out, err = gnomon(tmp_path / "a.pkl")
+    assert (found, said in out) == (code, True)
+    assert err.startswith("error: ") is (code == 1)
+
+
 def test_damage_is_shown_and_fails(gnomon, tmp_path):
     torch.save({"w": torch.ones(3), "v": torch.ones(2)}, tmp_path / "a.pt")
     with zipfile.ZipFile(tmp_path / "a.pt") as whole, zipfile.ZipFile(tmp_path / "b.pt", "w") as part:

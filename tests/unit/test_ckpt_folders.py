@@ -52,7 +52,9 @@ def test_data_files_that_are_cut_off_or_missing(distributed):
     )
     data.unlink()
     found = summarize(distributed)
-    assert found.damage == ("The data file '__0_0.distcp' is missing; its tensors cannot be loaded.",)
+    assert found.damage == (
+        "The data file '__0_0.distcp' is missing; its tensors cannot be loaded: model.a.w, model.b, step, ids.",
+    )
     assert len(found.tensors) == 2
 
 
@@ -172,6 +174,48 @@ def test_a_pointer_to_nowhere(tmp_path, text):
     (tmp_path / "latest").write_text(text)
     with pytest.raises(CheckpointError, match="which is no folder beside it"):
         summarize(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m.pt", "weights"])
+def test_a_pointer_to_a_file(tmp_path, name):
+    torch.save({"w": torch.ones(2)}, tmp_path / name)
+    torch.save({"v": torch.ones(3)}, tmp_path / "other.pt")
+    (tmp_path / "latest").write_text(f"{name}\n")
+    found = summarize(tmp_path)
+    assert (found.path, names(found)) == (str(tmp_path / name), ["w"])
+    assert found.notes == (f"'latest' names '{name}'.",)
+
+
+def test_a_pointer_to_itself(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "m.pt")
+    (tmp_path / "latest").write_text("latest")
+    with pytest.raises(CheckpointError, match="nor another file"):
+        summarize(tmp_path)
+
+
+def test_a_file_counts_once_whatever_links_to_it(tmp_path):
+    (tmp_path / "step1").mkdir()
+    torch.save({"w": torch.ones(2)}, tmp_path / "step1" / "m.pt")
+    (tmp_path / "latest").symlink_to("step1")
+    (tmp_path / "a.pt").symlink_to("step1/m.pt")
+    (tmp_path / "self").symlink_to(".")
+    torch.save({"v": torch.ones(3)}, tmp_path / "z.pt")
+    found = summarize(tmp_path)
+    assert [entry.path for entry in found.files] == ["step1/m.pt", "z.pt"]
+    assert found.total.bytes == 20
+    assert summarize(tmp_path / "latest").total.bytes == 8
+
+
+def test_links_to_shards_count_once(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    torch.save({"w": torch.ones(2)}, tmp_path / "blobs" / "x")
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    for name in ("a.bin", "model-1.bin"):  # as in the cache of Hugging Face, where one file may have two names
+        (folder / name).symlink_to("../blobs/x")
+    (folder / "model.bin.index.json").write_text(json.dumps({"weight_map": {"w": "model-1.bin"}}))
+    found = summarize(folder)
+    assert (names(found), [entry.path for entry in found.files]) == (["w"], ["model-1.bin"])
 
 
 def test_files_of_other_kinds_are_left_out(tmp_path):

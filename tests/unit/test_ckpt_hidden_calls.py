@@ -17,9 +17,10 @@ from collections import ChainMap, OrderedDict, defaultdict
 import pytest
 import torch
 
-from gnomon.ckpt.callables import is_known, runs_something
+from gnomon.ckpt.callables import runs_something
 from gnomon.ckpt.implied import implied_calls
 from gnomon.ckpt.inert import Call, Global, Pairs
+from gnomon.ckpt.known_names import is_known
 from gnomon.ckpt.summarize import summarize
 from gnomon.errors import CheckpointError
 

@@ -109,6 +109,20 @@ def test_names_cannot_steer_the_terminal(tmp_path):
     assert summarize(tmp_path / "a.safetensors").tensors[0].name == "\\x1b[2J\\u202ew"
 
 
+@pytest.mark.parametrize("names", [("a\n", "a\\n"), ("x" * 1200 + "1", "x" * 1200 + "2"), ("a\n", "a\\n", "a\\n#2")])
+def test_names_that_print_alike_are_told_apart(tmp_path, names):
+    header, size = {}, 0
+    for index, name in enumerate(names):
+        header[name] = entry(shape=(index + 1,), offsets=(size, size + 4 * (index + 1)))
+        size += 4 * (index + 1)
+    header["__metadata__"] = dict.fromkeys(names, "v")
+    (tmp_path / "a.safetensors").write_bytes(with_header(header, b"\0" * size))
+    found = summarize(tmp_path / "a.safetensors")
+    assert found.total.bytes == size
+    assert len({tensor.name for tensor in found.tensors}) == len(names) == len(found.tensors)
+    assert len({value.name for value in found.values}) == len(names)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "a.safetensors"
@@ -187,6 +201,63 @@ def rewrite(folder, **changes):
     index = json.loads(path.read_text())
     index["weight_map"] |= changes
     path.write_text(json.dumps(index))
+
+
+def test_a_tensor_in_another_shard_than_the_index_says(sharded):
+    rewrite(sharded, a="model-2.safetensors")
+    found = summarize(sharded)
+    assert found.damage == (
+        "'model.safetensors.index.json' leads to the wrong shard for a (in model-1.safetensors, not in "
+        "model-2.safetensors).",
+    )
+    assert found.total.bytes == 36
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_tensor_in_two_shards_counts_once(sharded, size):
+    save_file({"c": torch.ones(4), "a": torch.ones(size)}, sharded / "model-2.safetensors")
+    found = summarize(sharded)
+    assert [(tensor.name, tensor.shape) for tensor in found.tensors] == [("a", (2,)), ("b", (3,)), ("c", (4,))]
+    assert found.total.bytes == 36
+    told = "a (of model-1.safetensors, also in model-2.safetensors)."
+    if size == 2:
+        assert (found.notes, found.damage) == ((f"Several shards hold the same tensor, which counts once: {told}",), ())
+    else:
+        assert found.damage == (f"Several shards hold the same tensor, and differ there: {told}",)
+
+
+def test_tensors_that_the_index_does_not_name(sharded):
+    save_file({"a": torch.ones(2), "b": torch.ones(3), "x": torch.ones(1)}, sharded / "model-1.safetensors")
+    save_file({"c": torch.ones(4), "x": torch.ones(1)}, sharded / "model-2.safetensors")
+    found = summarize(sharded)
+    assert sorted(tensor.name for tensor in found.tensors) == ["a", "b", "c", "x"]
+    assert found.notes == (
+        "The shards hold 1 tensor(s) that 'model.safetensors.index.json' does not name: x.",
+        "Several shards hold the same tensor, which counts once: x (of model-1.safetensors, also in "
+        "model-2.safetensors).",
+    )
+
+
+@pytest.mark.parametrize(("size", "notes"), [(36, 0), (36.0, 0), (999, 1), ("36", 0)])
+def test_the_total_size_of_an_index(sharded, size, notes):
+    path = sharded / "model.safetensors.index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metadata": {"total_size": size}}))
+    found = summarize(sharded)
+    assert len(found.notes) == notes
+    assert found.damage == ()
+    if notes:
+        assert found.notes[0].endswith("gives a total_size of 999 bytes; its tensors have 36.")
+
+
+def test_long_names_in_shards_are_compared(tmp_path):
+    names = ["x" * 1200 + str(number) for number in range(3)]
+    save_file({names[0]: torch.ones(1), names[1]: torch.ones(2)}, tmp_path / "1.safetensors")
+    save_file({names[2]: torch.ones(3)}, tmp_path / "2.safetensors")
+    index = {"weight_map": {name: f"{1 + number // 2}.safetensors" for number, name in enumerate(names)}}
+    (tmp_path / "a.index.json").write_text(json.dumps(index))
+    found = summarize(tmp_path)
+    assert (found.damage, found.notes) == ((), ())
+    assert found.total.bytes == 24
 
 
 def test_missing_shards_are_named(sharded):

@@ -148,6 +148,30 @@ def test_tpu_rows_state_the_batch_of_a_chip(columns: dict, micro_batch: int, acc
     assert found.workload.accumulation(found.layout.dp) == accumulation
 
 
+def test_fewer_micro_batches_than_stages_pass_all_of_them() -> None:
+    """p + (m - 1) / v times one micro-batch's time on a rank; the line through 2p and 3p falls short of that."""
+    shape = {"hardware": "H100", "n_accel": 8, "pp": 8, "flash_attention": 1, "year": 2024}
+    rows = [
+        {**GPT, **{k: str(v) for k, v in {**shape, "gbs": m, "vp_or_interleave": v}.items()}}
+        for m, v in ((1, 6), (4, 6), (8, 6), (16, 6), (1, 1))
+    ]
+    one, four, eight, sixteen, plain = (p.step_time_s for p in predict(rows))
+    each = (sixteen - eight) / 8
+    assert eight - four == pytest.approx(4 * each / 6)
+    assert four - one == pytest.approx(3 * each / 6)
+    assert 0.95 * plain < one < 1.1 * plain  # no shorter than through a pipeline that does not interleave
+    memory = [p.memory_gb_per_accel for p in predict(rows)]
+    assert memory[0] < memory[1] < memory[2]
+    assert memory[0] == pytest.approx(memory[4], rel=1e-9)
+
+
+@pytest.mark.parametrize(("words", "share"), [("mlp", 0.03), ("mla_up_proj, mlp", 0.13), ("moe", 0.65)])
+def test_modules_computed_again_in_a_mixture(words: str, share: float) -> None:
+    """DeepSeek-V3: a token meets 187.1 M weights of attention, 54.5 M of them up projections of latents, and 396.4 M of
+    the feed-forward, which is dense in 3 of 61 layers."""
+    assert some_products(words, load_model("deepseek-v3"), []) == ("full", share)
+
+
 @pytest.mark.parametrize(
     ("fsdp", "ranks"), [("FSDP", 256), ("", 256), ("dcn_fsdp=2, ici_fsdp=256", 512), ("FSDP 64", 64)]
 )

@@ -1,4 +1,4 @@
-"""What calling the names in a pickle would do: which make plain data, which are unknown, which run something."""
+"""What importing and calling the names in a pickle would do: which make plain data, and which run something."""
 
 from __future__ import annotations
 
@@ -7,58 +7,15 @@ import sys
 from collections.abc import Sequence
 
 from gnomon.ckpt.inert import Call, External, Global, Members, Pairs
+from gnomon.ckpt.known_names import is_class, is_known
 from gnomon.ckpt.printing import SHORT_TEXT, shorten
-from gnomon.ckpt.tensors import LOAD_FROM_BYTES, UNDERSTOOD
 
 _MAX_ITEMS = 4
-
-# names of the standard library that only make data
-_DATA = {
-    "builtins": "set frozenset list dict tuple bytes bytearray str int float complex bool slice range object",
-    "collections": "OrderedDict defaultdict Counter deque ChainMap UserDict UserList UserString",
-    "copyreg": "_reconstructor __newobj__ __newobj_ex__",
-    "argparse": "Namespace",
-    "types": "SimpleNamespace MappingProxyType",
-    "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
-    "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
-    "datetime": "datetime date time timedelta timezone",
-    "decimal": "Decimal",
-    "fractions": "Fraction",
-    "uuid": "UUID SafeUUID",
-    "random": "Random",
-    "functools": "partial",
-    "operator": "itemgetter attrgetter",
-    "_codecs": "encode",
-    "_io": "BytesIO StringIO",
-    "io": "BytesIO StringIO",
-    "re": "_compile",
-    "logging": "getLogger",
-    "zoneinfo": "ZoneInfo._unpickle",
-    "ipaddress": "IPv4Address IPv6Address",
-}
-HARMLESS = frozenset(f"{module}.{name}" for module, names in _DATA.items() for name in names.split())
-_KNOWN = UNDERSTOOD | {
-    "torch.Size",
-    "torch.device",
-    "torch.serialization._get_layout",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    LOAD_FROM_BYTES,
-}
-_REBUILD = re.compile(r"torch\._utils\._rebuild_\w+")
-# the classes below these names, but not the functions
-_KNOWN_CLASSES = (
-    "torch.distributed._mesh_layout.",
-    "torch.distributed._shard.",
-    "torch.distributed.checkpoint.filesystem._StorageInfo",
-    "torch.distributed.checkpoint.metadata.",
-    "torch.distributed.device_mesh.DeviceMesh",
-    "torch.distributed.tensor.",
-)
 _THROUGH_INSIDES = re.compile(r"\.__\w+__\.")  # such as `.__globals__.`
-# names outside the standard library that load or run what they are given
+_FUNCTIONS_RUN = ("numpy", "torch")
+"""Of these packages every function that is not known counts as running something: many call what they are given."""
+
+# names outside the standard library that load or run what they are given; of `_FUNCTIONS_RUN`, the classes
 _RUNNING = (
     "cloudpickle.",
     "dill.",
@@ -67,9 +24,7 @@ _RUNNING = (
     "numpy.distutils.",
     "numpy.f2py.",
     "numpy.lib._npyio_impl.",
-    "numpy.lib.format.",
     "numpy.lib.npyio.",
-    "numpy.load",
     "numpy.testing.",
     "pandas.eval",
     "pandas.io.",
@@ -77,43 +32,35 @@ _RUNNING = (
     "pip.",
     "pkg_resources.",
     "setuptools.",
+    "torch._C.PyTorchFile",
+    "torch._dynamo.",
+    "torch._inductor.",
     "torch.classes.",
-    "torch.compile",
-    "torch.distributed.distributed_c10d._tensor_to_object",
     "torch.distributed.elastic.",
-    "torch.distributed.launch",
     "torch.distributed.rpc.",
-    "torch.distributed.run",
     "torch.export.",
     "torch.fx.",
-    "torch.hub.",
     "torch.jit.",
-    "torch.load",
     "torch.multiprocessing.",
     "torch.ops.",
     "torch.package.",
     "torch.serialization._",
-    "torch.serialization.load",
     "torch.testing.",
     "torch.utils.",
-    "torch._dynamo.",
-    "torch._inductor.",
-    "torch._utils._import_dotted_name",
 )
-
-
-def is_known(name: str) -> bool:
-    """Return whether gnomon understands what calling `name` makes."""
-    is_class = name.rpartition(".")[2].lstrip("_")[:1].isupper()
-    is_listed = name in HARMLESS or name in _KNOWN or _REBUILD.fullmatch(name) is not None
-    return is_listed or (is_class and name.startswith(_KNOWN_CLASSES))
+# modules of the standard library, with all below them, that open, run or print something when they are imported
+_RUN_ON_IMPORT = (
+    *("antigravity", "idlelib", "this"),
+    *("test.autotest", "test.crashers", "test.mp_fork_bomb", "test.reperf", "test.xmltests"),
+)
 
 
 def runs_something(name: str) -> bool:
     """Return whether calling `name` does more than make data, as far as its module tells.
 
-    True for what is not plain data in the standard library, for loaders and compilers, for what is reached through
-    the insides of an object, and for the empty name: the result of another call.
+    True for what is not plain data in the standard library, for functions of NumPy and PyTorch that are not known, for
+    loaders and compilers, for what is reached through the insides of an object, and for the empty name: the result of
+    another call.
     """
     if is_known(name):
         return False
@@ -122,7 +69,20 @@ def runs_something(name: str) -> bool:
         return False
     if not name or top in sys.stdlib_module_names or top in ("posix", "nt"):
         return True
-    return name.startswith(_RUNNING) or _THROUGH_INSIDES.search(name) is not None
+    if name.startswith(_RUNNING) or _THROUGH_INSIDES.search(name) is not None:
+        return True
+    return top in _FUNCTIONS_RUN and not is_class(name)
+
+
+def is_method(name: Global) -> bool:
+    """Return whether a name is that of a function in a class of NumPy or PyTorch, as their objects refer to them."""
+    holder, dot, _ = name.name.rpartition(".")
+    return bool(dot) and is_class(holder) and name.dotted.partition(".")[0] in _FUNCTIONS_RUN
+
+
+def runs_on_import(module: str) -> bool:
+    """Return whether importing a module of the standard library, or the main module of a package, starts something."""
+    return module.endswith(".__main__") or f"{module}.".startswith(tuple(f"{name}." for name in _RUN_ON_IMPORT))
 
 
 def describe(value: object, depth: int = 3) -> str:

@@ -6,21 +6,19 @@ import json
 import stat
 from collections.abc import Container
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from gnomon.ckpt.callables import describe, is_known, runs_something
+from gnomon.ckpt.callables import describe, runs_something
 from gnomon.ckpt.contents import FileEntry, TensorEntry, ValueEntry
-from gnomon.ckpt.distributed import Place, read_metadata
-from gnomon.ckpt.inert import Call
-from gnomon.ckpt.pickle_machine import PickleMachine
-from gnomon.ckpt.printing import printable
+from gnomon.ckpt.known_names import is_known
+from gnomon.ckpt.mentions import Mentions
+from gnomon.ckpt.printing import printable, shorten
 from gnomon.ckpt.safetensors import MAX_HEADER_BYTES, read_safetensors
 from gnomon.ckpt.tensors import LOAD_FROM_BYTES, StorageRecord
 from gnomon.ckpt.torch_files import TAR_BLOCK_BYTES, ZIP_MAGIC, PickledFile, is_tar, read_stream, read_zip
 from gnomon.ckpt.walk import Walker
 from gnomon.errors import CheckpointError
 
-METADATA_FILE = ".metadata"
 MAX_JSON_BYTES = 64 * 2**20
 _READS = "gnomon reads what torch.save writes (.pt, .pth, .bin, .ckpt), safetensors and folders of them"
 
@@ -32,7 +30,10 @@ class UnknownFormatError(CheckpointError):
 
 
 class Collector:
-    """Gathers tensors, values, calls and notes of one or more files."""
+    """Gathers tensors, values, calls and notes of one or more files.
+
+    `uncalled` holds the names of what would run something, but is only named.
+    """
 
     def __init__(self) -> None:
         self.files: list[FileEntry] = []
@@ -42,10 +43,11 @@ class Collector:
         self.warnings: list[str] = []
         self.damage: list[str] = []
         self.unknown_calls: dict[str, int] = {}
+        self.uncalled: dict[str, None] = {}
 
     def add_file(self, path: Path, name: str, prefix: Prefix = ()) -> None:
         """Read a file, whatever its format; raise CheckpointError that names it. Its entries begin with `prefix`."""
-        with _open(path) as file:
+        with open_regular(path) as file:
             try:
                 self._add(file, path, name, prefix)
             except UnknownFormatError:
@@ -53,30 +55,9 @@ class Collector:
             except CheckpointError as error:
                 raise CheckpointError(f"'{path}' cannot be read as a checkpoint. {error}") from None
 
-    def add_distributed(self, folder: Path) -> None:
-        """Read the `.metadata` of a folder and compare it with the files beside it; raise CheckpointError."""
-        path = folder / METADATA_FILE
-        with _open(path) as file:
-            try:
-                content = read_metadata(file)
-            except CheckpointError as error:
-                raise CheckpointError(f"'{path}' cannot be read as a checkpoint. {error}") from None
-        walker = Walker(METADATA_FILE)
-        for place, tensor in content.tensors.items():
-            walker.add_tensor(place, tensor)
-        self._add_calls(content.num_calls, content.calls)
-        objects = PickleMachine()  # one for all, so that they share its limits
-        walkers = [walker, *(self._walk_object(folder, *item, objects) for item in content.objects.items())]
-        self._add_calls(objects.num_calls, objects.calls, objects.opened)
-        self.tensors += [tensor for walker in walkers for tensor in walker.tensors]
-        self.values += [value for walker in walkers for value in walker.values]
-        self.files.append(_file_entry(path, METADATA_FILE, "table of contents"))
-        for name, needed in sorted(content.file_bytes.items()):
-            self._add_data_file(folder / name, name, needed)
-
     def add_json(self, path: Path, name: str) -> None:
         """List what a JSON file says; raise CheckpointError when it is damaged."""
-        with _open(path) as file:
+        with open_regular(path) as file:
             text = file.read(MAX_JSON_BYTES + 1)
         walker = Walker(name)
         try:
@@ -85,7 +66,7 @@ class Collector:
             raise CheckpointError(f"'{path}' is damaged: it is not JSON ({error}).") from None
         walker.walk(document, (name,))
         self.values += walker.values
-        self.files.append(_file_entry(path, name, "JSON"))
+        self.files.append(file_entry(path, name, "JSON"))
 
     def _add(self, file: BinaryIO, path: Path, name: str, prefix: Prefix) -> None:
         kind = _kind(file, path)
@@ -101,53 +82,38 @@ class Collector:
             kind = content.format
             walker = Walker(name, content.nested)
             walker.walk(content.root, prefix)
-            self._add_calls(content.num_calls, content.calls, content.opened)
+            self.add_mentions(content.mentions, content.opened)
             self._compare_storages(content, walker.storages, name)
+        self.add_walker(walker)
+        self.files.append(file_entry(path, name, kind))
+
+    def add_walker(self, walker: Walker) -> None:
+        """Take over what a walker listed."""
         self.tensors += walker.tensors
         self.values += walker.values
-        self.files.append(_file_entry(path, name, kind))
 
-    def _walk_object(self, folder: Path, path: Prefix, where: Place | None, machine: PickleMachine) -> Walker:
-        """List an object that `torch.save` put into a data file; when that cannot be read, the object's name alone."""
-        data = None if where is None else folder / where.file
-        if where is None or data is None or not data.is_file():
-            walker = Walker(METADATA_FILE)
-            walker.add_value(path, "object")
-            return walker
-        walker = Walker(f"{where.file}@{where.offset}")
-        with _open(data) as file:
-            try:
-                root = read_zip(file, where.offset, where.length, machine).root
-            except CheckpointError:
-                walker.add_value(path, "object", f"<{where.length} bytes>")
-                return walker
-        walker.walk(root, path)
-        return walker
-
-    def _add_data_file(self, path: Path, name: str, needed: int) -> None:
-        if not path.is_file():
-            self.damage.append(f"The data file '{printable(name)}' is missing; its tensors cannot be loaded.")
-            return
-        entry = _file_entry(path, name, "data")
-        if entry.bytes < needed:
-            self.damage.append(
-                f"The data file '{printable(name)}' is cut off: it should have at least {needed} bytes and has "
-                f"{entry.bytes}."
-            )
-        self.files.append(entry)
-
-    def _add_calls(self, num_calls: dict[str, int], calls: dict[str, list[Call]], opened: Container[int] = ()) -> None:
-        """Warn of calls that run something and of pickles inside that are not in `opened`; count unknown calls."""
-        unread = sum(id(call) not in opened for call in calls.get(LOAD_FROM_BYTES, ()))
+    def add_mentions(self, mentions: Mentions, opened: Container[int] = ()) -> None:
+        """Warn of what loading would run and of pickles inside that are not in `opened`; count unknown calls."""
+        unread = sum(id(call) not in opened for call in mentions.calls.get(LOAD_FROM_BYTES, ()))
         if unread:
             files = "a file" if unread == 1 else f"{unread} files"
-            self.warnings.append(f"would load {files} inside it (which gnomon cannot read) if loaded with pickle")
-        for name, count in num_calls.items():
+            self._warn(f"load {files} inside it (which gnomon cannot read)")
+        for name, count in mentions.num_calls.items():
             if runs_something(name):
                 more = f", and {printable(name) or 'others like it'} {count - 1} more times" if count > 1 else ""
-                self.warnings.append(f"would call {printable(describe(calls[name][0]))}{more} if loaded with pickle")
+                self._warn(f"call {printable(describe(mentions.calls[name][0]))}{more}")
             elif not is_known(name):
                 self.unknown_calls[printable(name)] = self.unknown_calls.get(printable(name), 0) + count
+        for name, call in mentions.given.items():
+            if not runs_something(call.name):  # else it was warned of above
+                self._warn(f"let {printable(describe(call.function))} call {printable(shorten(name))}")
+        for module in mentions.imported:
+            self._warn(f"run {printable(shorten(module))} by importing it")
+        told = mentions.num_calls.keys() | mentions.given.keys()
+        self.uncalled |= {printable(shorten(name)): None for name in mentions.named if name not in told}
+
+    def _warn(self, what: str) -> None:
+        self.warnings.append(f"would {what} if loaded with pickle")
 
     def _compare_storages(self, content: PickledFile, storages: dict[str, StorageRecord], name: str) -> None:
         sizes = content.storage_bytes
@@ -161,7 +127,8 @@ class Collector:
             )
 
 
-def _open(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file; raise CheckpointError when it is missing, or a device or a pipe."""
     if not path.exists():
         raise CheckpointError(f"There is no '{path}'. Give a checkpoint: a file or a folder.")
     if not stat.S_ISREG(path.stat().st_mode):
@@ -193,27 +160,6 @@ def _looks_like_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES
 
 
-def _file_entry(path: Path, name: str, kind: str) -> FileEntry:
+def file_entry(path: Path, name: str, kind: str) -> FileEntry:
+    """Return a file with its size on the disk."""
     return FileEntry(path=printable(name), format=kind, bytes=path.stat().st_size)
-
-
-def parse_index(path: Path) -> dict[str, str]:
-    """Return {tensor: file} of an index of shards; raise CheckpointError unless all its files lie beside it."""
-    with _open(path) as file:
-        text = file.read(MAX_JSON_BYTES + 1)
-    try:
-        document: Any = json.loads(text)
-        shards = {str(name): str(shard) for name, shard in document["weight_map"].items()}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"'{path}' is not an index of shards: it has no mapping 'weight_map'.") from None
-    foreign = sorted({shard for shard in shards.values() if Path(shard).name != shard})
-    if foreign:
-        raise CheckpointError(f"'{path}' names '{printable(foreign[0])}', which is not a file beside it.")
-    missing = sorted({shard for shard in shards.values() if not (path.parent / shard).is_file()})
-    if missing:
-        listed = ", ".join(f"'{printable(shard)}'" for shard in missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise CheckpointError(
-            f"'{path}' names {len(set(shards.values()))} files, of which {len(missing)} are missing: {listed}. "
-            "Copy or download them."
-        )
-    return shards

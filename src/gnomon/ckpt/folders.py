@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gnomon.ckpt.collect import METADATA_FILE, Collector, UnknownFormatError, parse_index
+from gnomon.ckpt.collect import Collector, UnknownFormatError
+from gnomon.ckpt.data_files import METADATA_FILE, collect_distributed
 from gnomon.ckpt.printing import printable
+from gnomon.ckpt.shards import INDEX_SUFFIX, collect_index, parse_index
 from gnomon.errors import CheckpointError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-INDEX_SUFFIX = ".index.json"
 _STATE_FILE = "state.json"
 _MAX_POINTER_BYTES = 1000
 _STEP = re.compile(r"step-(\d+)")
@@ -20,7 +21,8 @@ def locate(path: Path, notes: list[str]) -> Path:
     """Follow a folder to its newest checkpoint and return that; `path` itself when it is one already.
 
     Run directories of gnomon have `checkpoints/step-N`, those of Megatron-LM `latest_checkpointed_iteration.txt`, those
-    of DeepSpeed `latest`. `notes` tells what was chosen. Raises CheckpointError when the pointer leads nowhere.
+    of DeepSpeed `latest`, which may also name a file. `notes` tells what was chosen. Raises CheckpointError when the
+    pointer leads nowhere.
     """
     if not path.is_dir() or (path / METADATA_FILE).is_file():
         return path
@@ -39,7 +41,7 @@ def locate(path: Path, notes: list[str]) -> Path:
 def collect_folder(folder: Path, collector: Collector) -> str:
     """Read all checkpoint files of a folder and return what it is; raise CheckpointError when there is none."""
     if (folder / METADATA_FILE).is_file():
-        collector.add_distributed(folder)
+        collect_distributed(folder, collector)
         if (folder / _STATE_FILE).is_file():
             collector.add_json(folder / _STATE_FILE, _STATE_FILE)
         _collect_files(_checkpoint_files(folder), folder, collector, always_prefix=True)
@@ -48,11 +50,12 @@ def collect_folder(folder: Path, collector: Collector) -> str:
     files = _checkpoint_files(folder)
     sharded: set[Path] = set()
     for index in indexes:
-        shards = {folder / shard for shard in parse_index(index).values()}
+        shards = {(folder / shard).resolve() for shard in parse_index(index).files}
         sharded |= shards
-        alone = len(indexes) == 1 and not set(files) - shards
+        alone = len(indexes) == 1 and all(file.resolve() in shards for file in files)
         collect_index(index, collector, () if alone else (printable(index.name),))
-    found = _collect_files([file for file in files if file not in sharded], folder, collector, bool(indexes))
+    others = [file for file in files if file.resolve() not in sharded]
+    found = _collect_files(others, folder, collector, bool(indexes))
     if not indexes and not found:
         parts = sorted(folder.glob("*.distcp"))
         if parts:
@@ -67,23 +70,6 @@ def collect_folder(folder: Path, collector: Collector) -> str:
         )
     count = len(collector.files)
     return collector.files[0].format if count == 1 else f"{count} files"
-
-
-def collect_index(path: Path, collector: Collector, prefix: tuple[str, ...] = ()) -> None:
-    """Read the shards of an index as one checkpoint; raise CheckpointError when they do not hold what it names."""
-    shards = parse_index(path)
-    before = len(collector.tensors)
-    for shard in sorted(set(shards.values())):
-        collector.add_file(path.parent / shard, shard, prefix)
-    found = {tensor.name for tensor in collector.tensors[before:]}
-    absent = [name for name in map(printable, shards) if ".".join((*prefix, name)) not in found]
-    if absent:
-        raise CheckpointError(
-            f"'{path}' names {len(absent)} tensor(s) that no shard holds, first of them '{absent[0]}'."
-        )
-    extra = len(found) - len(shards)
-    if extra > 0:
-        collector.notes.append(f"The shards hold {extra} tensor(s) that '{path.name}' does not name.")
 
 
 def _collect_files(files: list[Path], folder: Path, collector: Collector, always_prefix: bool) -> int:
@@ -101,18 +87,32 @@ def _collect_files(files: list[Path], folder: Path, collector: Collector, always
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:
-    """Return the files with a suffix of checkpoints, in the folder and one level below."""
+    """Return the files with a suffix of checkpoints, in the folder and one level below.
+
+    A file that several links lead to is there once, by the path with the fewest links.
+    """
     below = [*folder.glob("*"), *folder.glob("*/*")]
-    return sorted(path for path in below if path.suffix in SUFFIXES and path.is_file())
+    found = sorted(path for path in below if path.suffix in SUFFIXES and path.is_file())
+    by_file: dict[Path, Path] = {}
+    for path in sorted(found, key=lambda path: _num_links(path, folder)):
+        by_file.setdefault(path.resolve(), path)
+    return sorted(by_file.values())
+
+
+def _num_links(path: Path, folder: Path) -> int:
+    """Return how many parts of a path are symbolic links, those of the folder itself not counted."""
+    inside = path.relative_to(folder)
+    return sum((folder / part).is_symlink() for part in (inside, *inside.parents[:-1]))
 
 
 def _follow(pointer: Path, megatron: bool, notes: list[str]) -> Path:
-    """Return the folder that a file names: an iteration (Megatron-LM), or a folder (DeepSpeed)."""
+    """Return what a file names: an iteration (Megatron-LM), a folder (DeepSpeed), or another file beside it."""
     with pointer.open("rb") as file:
         text = file.read(_MAX_POINTER_BYTES).decode("utf-8", "replace").strip()
     name = f"iter_{int(text):07d}" if megatron and re.fullmatch("[0-9]{1,12}", text) else text
     target = pointer.parent / name
-    if not name or Path(name).name != name or not target.is_dir():
-        raise CheckpointError(f"'{pointer}' names '{printable(name)}', which is no folder beside it.")
+    is_there = target.is_dir() or (target.is_file() and target != pointer)
+    if not name or Path(name).name != name or not is_there:
+        raise CheckpointError(f"'{pointer}' names '{printable(name)}', which is no folder beside it, nor another file.")
     notes.append(f"'{pointer.name}' names '{name}'.")
     return target

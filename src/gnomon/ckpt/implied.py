@@ -1,7 +1,7 @@
 """What the functions that a pickle calls would call in their turn: those that take a function or a class and use it.
 
-`_rebuild_from_type` is that of PyTorch's `torch/_tensor.py`, the others are those of Python's `copyreg`, `functools`
-and `collections`. A function that is kept for later counts as called.
+`_rebuild_from_type` is that of PyTorch's `torch/_tensor.py`; others are those of Python's `copyreg`, `functools` and
+`collections` and of NumPy's `random/_pickle.py` and `ma/core.py`. A function that is kept for later counts as called.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gnomon.ckpt.inert import Call, Global, attributes
+from gnomon.ckpt.inert import Call, Global, Pairs, as_pairs, attributes
 
 _OBJECT = Global("builtins", "object")
 _PARTIAL, _DEFAULTDICT = "functools.partial", "collections.defaultdict"
@@ -28,7 +28,7 @@ def implied_by_state(target: Call) -> list[Call]:
     made = {target.name, *(inner.name for inner in implied_calls(target))}
     state = target.state
     if _PARTIAL in made:
-        return _unpacked(state[0], state[1]) if isinstance(state, tuple) and len(state) > 1 else []
+        return _unpacked(*state[:3]) if isinstance(state, tuple) and len(state) > 1 else []
     if _DEFAULTDICT in made and "default_factory" in attributes(target):
         return _made_by(attributes(target)["default_factory"])
     return []
@@ -53,12 +53,17 @@ def _first(call: Call) -> list[Call]:
 
 def _newobj_ex(call: Call) -> list[Call]:
     """`__newobj_ex__`: (class, arguments, keywords)."""
-    return _unpacked(call.arguments[0], call.arguments[1]) if len(call.arguments) > 1 else []
+    return _unpacked(*call.arguments[:3]) if len(call.arguments) > 1 else []
 
 
 def _defaultdict(call: Call) -> list[Call]:
     """`defaultdict`: (what makes values for missing keys, ...)."""
     return _made_by(call.arguments[0])
+
+
+def _each_made(call: Call) -> list[Call]:
+    """NumPy's constructors of random generators, arrays and seeds: (data or a function that makes it, ...)."""
+    return [Call(item, ()) for item in call.arguments if isinstance(item, Global)]
 
 
 def _made_by(factory: Any) -> list[Call]:
@@ -67,10 +72,11 @@ def _made_by(factory: Any) -> list[Call]:
     return [] if factory is None or is_partial else [Call(factory, ())]
 
 
-def _unpacked(function: Any, arguments: Any) -> list[Call]:
-    """Return `function(*arguments)`; where the arguments are neither tuple nor list, a call without a name too."""
+def _unpacked(function: Any, arguments: Any, keywords: Any = None) -> list[Call]:
+    """Return `function(*arguments, **keywords)`; for arguments that are no tuple or list, a call without a name too."""
     if isinstance(arguments, tuple | list):
-        return [Call(function, tuple(arguments))]
+        pairs = as_pairs(keywords)
+        return [Call(function, tuple(arguments), Pairs(pairs) if pairs else None)]
     return [Call(function, ()), Call(Call(arguments, ()), ())]
 
 
@@ -82,4 +88,9 @@ _RULES: dict[str, Callable[[Call], list[Call]]] = {
     "copyreg.__newobj_ex__": _newobj_ex,
     _PARTIAL: _first,
     _DEFAULTDICT: _defaultdict,
+    "numpy.ma.core._mareconstruct": _each_made,
+    "numpy.random._pickle.__bit_generator_ctor": _each_made,
+    "numpy.random._pickle.__generator_ctor": _each_made,
+    "numpy.random._pickle.__randomstate_ctor": _each_made,
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence": _each_made,
 }

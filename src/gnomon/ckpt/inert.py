@@ -87,6 +87,13 @@ def attributes(value: Any) -> dict[str, Any]:
     return found
 
 
+def state_pairs(state: Any) -> list[list[tuple[Any, Any]]] | None:
+    """Return what a state sets, of its dictionary, its slots or both; None for a state that is something else."""
+    parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
+    groups = [[] if part is None else as_pairs(part) for part in parts]
+    return None if None in groups else [group for group in groups if group]
+
+
 def _initial_pairs(value: Any) -> list[tuple[Any, Any]]:
     """Return the pairs that an OrderedDict was made from; the protocols 0 and 1 give it a list of pairs."""
     if isinstance(value, Pairs):

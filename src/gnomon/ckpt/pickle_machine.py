@@ -11,15 +11,13 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from gnomon.ckpt.implied import implied_by_state, implied_calls
 from gnomon.ckpt.inert import Call, External, Global, Members, Pairs
+from gnomon.ckpt.mentions import Mentions
 from gnomon.ckpt.printing import shorten
 from gnomon.errors import CheckpointError
 
 MAX_PICKLE_BYTES = 256 * 2**20
 MAX_OPCODES = 20_000_000  # about 2 GiB of records, and a minute, at worst: of a file of 20 MB or more
-_MAX_NAMES = 10_000
-_MAX_IMPLIED = 16  # calls within calls that are followed
 
 
 class Readable(Protocol):
@@ -39,17 +37,15 @@ class Readable(Protocol):
 
 
 class PickleMachine:
-    """Reads one or more pickles after each other; `calls` holds every call that they ask for, by name.
+    """Reads one or more pickles after each other; `mentions` keeps what they call and name.
 
-    The calls that these calls would make count too (`implied_calls`). `externals` holds every reference to what is
-    stored outside. Who reads the pickles that are saved inside it as bytes keeps book here: `num_tried` of the calls
-    that load such bytes were looked at, `opened` holds the ids of those whose bytes could be read, and `budget_bytes`
-    are left to read.
+    `externals` holds every reference to what is stored outside. Who reads the pickles that are saved inside it as bytes
+    keeps book here: `num_tried` of the calls that load such bytes were looked at, `opened` holds the ids of those whose
+    bytes could be read, and `budget_bytes` are left to read.
     """
 
     def __init__(self) -> None:
-        self.calls: dict[str, list[Call]] = {}
-        self.num_calls: dict[str, int] = {}
+        self.mentions = Mentions()
         self.externals: list[External] = []
         self.opened: set[int] = set()
         self.num_tried = 0
@@ -221,7 +217,7 @@ class PickleMachine:
 
     def extension(self, code: int) -> None:
         """EXT1, EXT2, EXT4: a name that only a registry of the program knows."""
-        self._stack.append(Global("copyreg", f"extension {code}"))
+        self._stack.append(self._mentioned(Global("copyreg", f"extension {code}")))
 
     def _global(self, module: str, name: str) -> Global:
         """Return the name; the protocols before 3 use those of Python 2."""
@@ -229,7 +225,11 @@ class PickleMachine:
             if (module, name) in NAME_MAPPING:
                 module, name = NAME_MAPPING[module, name]
             module = IMPORT_MAPPING.get(module, module)
-        return Global(module, name)
+        return self._mentioned(Global(module, name))
+
+    def _mentioned(self, name: Global) -> Global:
+        self.mentions.add_name(name)
+        return name
 
     def reduce(self, _: Any) -> None:
         """REDUCE and NEWOBJ."""
@@ -256,23 +256,12 @@ class PickleMachine:
         if not isinstance(arguments, tuple):
             raise ValueError("the arguments of a call are not a tuple")
         if _is_getattr(function, arguments):
-            self._stack.append(Global(arguments[0].module, f"{arguments[0].name}.{arguments[1]}"))
+            member = Global(arguments[0].module, f"{arguments[0].name}.{arguments[1]}")
+            self._stack.append(self._mentioned(member))
             return
         call = Call(function, arguments, keywords)
-        self._record([call])
+        self.mentions.add_call(call)
         self._stack.append(call)
-
-    def _record(self, calls: list[Call]) -> None:
-        """Keep calls and what they imply. Under the empty name are those whose function is not named, or not known."""
-        for depth in range(_MAX_IMPLIED):
-            if not calls:
-                return
-            for call in calls:
-                name = call.name if depth < _MAX_IMPLIED - 1 else ""
-                name = name if name in self.num_calls or len(self.num_calls) < _MAX_NAMES else ""
-                self.num_calls[name] = self.num_calls.get(name, 0) + 1
-                self.calls.setdefault(name, []).append(call)
-            calls = [inner for call in calls for inner in implied_calls(call)]
 
     def build(self, _: Any) -> None:
         """BUILD."""
@@ -280,7 +269,7 @@ class PickleMachine:
         if not isinstance(target, Call):
             raise ValueError(f"it sets the state of a {type(target).__name__}")
         target.state = state
-        self._record(implied_by_state(target))
+        self.mentions.add_state(target)
 
     def external(self, _: Any) -> None:
         """BINPERSID."""

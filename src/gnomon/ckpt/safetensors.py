@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from gnomon.ckpt import dtypes
-from gnomon.ckpt.printing import encodable, printable
+from gnomon.ckpt.printing import encodable, printable, told_apart
 from gnomon.ckpt.tensors import Shape, TensorRecord, as_shape
 from gnomon.errors import CheckpointError
 
@@ -37,12 +37,19 @@ def read_safetensors(file: BinaryIO) -> tuple[dict[str, TensorRecord], dict[str,
     if not isinstance(metadata, dict):
         raise CheckpointError(f"Its header is damaged: {_METADATA} is not a mapping.")
     spans: list[tuple[int, int, str]] = []
-    tensors = {}
+    tensors = []
     for name, entry in header.items():
-        tensors[printable(name)], begin, end = _tensor(name, entry)
+        tensor, begin, end = _tensor(name, entry)
+        tensors.append(tensor)
         spans.append((begin, end, name))
     _check_spans(sorted(spans), size - _LENGTH_BYTES - length)
-    return tensors, {printable(key): encodable(str(value)) for key, value in metadata.items()}
+    values = map(encodable, map(str, metadata.values()))
+    return dict(zip(_names(header), tensors, strict=True)), dict(zip(_names(metadata), values, strict=True))
+
+
+def _names(mapping: Mapping[str, Any]) -> list[str]:
+    """Return names that are safe to print, no two the same."""
+    return told_apart([printable(name) for name in mapping])
 
 
 def _parse(text: bytes) -> dict[str, Any]:

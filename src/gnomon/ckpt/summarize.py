@@ -6,7 +6,9 @@ from pathlib import Path
 
 from gnomon.ckpt.collect import Collector
 from gnomon.ckpt.contents import Checkpoint
-from gnomon.ckpt.folders import INDEX_SUFFIX, collect_folder, collect_index, locate
+from gnomon.ckpt.folders import collect_folder, locate
+from gnomon.ckpt.printing import listed
+from gnomon.ckpt.shards import INDEX_SUFFIX, collect_index
 from gnomon.ckpt.totals import amount, by_dtype, stored_bytes
 from gnomon.errors import CheckpointError
 from gnomon.units import format_bytes
@@ -34,6 +36,9 @@ def summarize(path: str | Path) -> Checkpoint:
             f"{format_bytes(stored)} are stored for {format_bytes(total.bytes)} of tensors: some view only a part of "
             "a storage, and the whole of it is saved. Saving tensor.clone() stores the part alone."
         )
+    if collector.uncalled:
+        what = "it" if len(collector.uncalled) == 1 else "them"
+        collector.notes.append(f"It names {listed(list(collector.uncalled))} without calling {what}.")
     return Checkpoint(
         path=str(place),
         format=kind,

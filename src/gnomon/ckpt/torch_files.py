@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from gnomon.ckpt.bounded_file import BoundedFile
 from gnomon.ckpt.inert import Call
+from gnomon.ckpt.mentions import Mentions
 from gnomon.ckpt.pickle_machine import MAX_PICKLE_BYTES, PickleMachine
 from gnomon.ckpt.tensors import LOAD_FROM_BYTES, MAX_KEY, StorageRecord, as_storage
 from gnomon.errors import CheckpointError
@@ -41,7 +42,7 @@ _ZIP_ERRORS = (
 
 @dataclass
 class PickledFile:
-    """The object in a file, what loading it would call, and the bytes of each storage where the file tells.
+    """The object in a file, what loading it would call and import, and the bytes of each storage where the file tells.
 
     `nested` holds the storages that were pickled inside the pickle, by the id of the call that loads them; `opened` the
     ids of all calls that load a file inside it that could be read.
@@ -49,8 +50,7 @@ class PickledFile:
 
     format: str
     root: Any
-    num_calls: dict[str, int]
-    calls: dict[str, list[Call]]
+    mentions: Mentions
     storage_bytes: dict[str, int] | None = None
     nested: dict[int, StorageRecord] = field(default_factory=dict)
     opened: set[int] = field(default_factory=set)
@@ -169,9 +169,9 @@ def is_tar(head: bytes) -> bool:
 
 
 def _pickled(kind: str, root: Any, machine: PickleMachine, sizes: dict[str, int] | None = None) -> PickledFile:
-    """Return the file with the pickles inside it read too, which `machine.calls` grows by."""
+    """Return the file with the pickles inside it read too, which `machine.mentions` grows by."""
     nested = {}
-    loads = machine.calls.get(LOAD_FROM_BYTES, [])
+    loads = machine.mentions.calls.get(LOAD_FROM_BYTES, [])
     while machine.num_tried < len(loads):
         number, call = machine.num_tried, loads[machine.num_tried]
         machine.num_tried += 1
@@ -182,7 +182,7 @@ def _pickled(kind: str, root: Any, machine: PickleMachine, sizes: dict[str, int]
         machine.opened.add(id(call))
         if found is not None:
             nested[id(call)] = StorageRecord(f"inside {number}", found.dtype, found.num_elements)
-    return PickledFile(kind, root, machine.num_calls, machine.calls, sizes, nested, machine.opened)
+    return PickledFile(kind, root, machine.mentions, sizes, nested, machine.opened)
 
 
 def _saved_bytes(call: Call) -> bytes | None:

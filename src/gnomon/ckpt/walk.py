@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gnomon.ckpt import dtypes
-from gnomon.ckpt.callables import describe
-from gnomon.ckpt.contents import Scalar, TensorEntry, Value, ValueEntry
-from gnomon.ckpt.inert import Call, External, Global, Members, Pairs, as_pairs, attributes
-from gnomon.ckpt.printing import MAX_TEXT, encodable, printable
-from gnomon.ckpt.tensors import StorageRecord, TensorRecord, as_dtype, as_numpy_dtype, as_shape, as_tensor
+from gnomon.ckpt.contents import TensorEntry, Value, ValueEntry
+from gnomon.ckpt.inert import Call, Members, as_pairs, attributes, state_pairs
+from gnomon.ckpt.keys import Pair, Path, entries
+from gnomon.ckpt.modules import is_module, module_parts
+from gnomon.ckpt.tensors import StorageRecord, TensorRecord, as_tensor
+from gnomon.ckpt.values import MAX_ITEMS, as_scalar, as_simple, is_reconstructor, is_scalar, type_name
 from gnomon.errors import CheckpointError
 
 MAX_VISITS = 1_000_000
@@ -20,17 +20,12 @@ FREE_REPEATS = 10_000
 """So many containers may be met again; beyond, each one `MAX_REPEATS` times. Nested doubling meets few ones often."""
 
 MAX_DEPTH = 50
-MAX_ITEMS = 100
-
-Path = tuple[str, ...]
-Pair = tuple[Any, Any]
+ATTRIBUTES = "(attributes)"
+"""Below this name are the tensors of a module that its `state_dict()` does not have."""
 
 _SEQUENCES = {f"builtins.{name}": name for name in ("list", "tuple", "set", "frozenset")} | {
     "collections.deque": "deque"
 }
-_ENCODE = "_codecs.encode"
-_BYTES = (_ENCODE, "builtins.bytes", "builtins.bytearray")  # bytes are the first until protocol 2
-_MODULE_ATTRIBUTES = {"_parameters", "_buffers", "_modules"}
 
 
 class Walker:
@@ -49,9 +44,7 @@ class Walker:
 
     def walk(self, value: Any, path: Path = ()) -> None:
         """List `value` and all that is below it; raise CheckpointError when that is more than any checkpoint holds."""
-        self._visits += 1
-        if self._visits > MAX_VISITS:
-            raise CheckpointError(f"It expands to more than {MAX_VISITS} entries, which gnomon refuses to list.")
+        self._visit(1)
         if id(value) in self._ancestors:
             self.add_value(path, type_name(value), "<refers to itself>")
         elif len(path) > MAX_DEPTH:
@@ -67,10 +60,7 @@ class Walker:
     def add_tensor(self, path: Path, tensor: TensorRecord) -> None:
         """List a tensor."""
         storage = tensor.storage
-        if storage is not None:
-            known = self.storages.get(storage.key)
-            if known is None or known.size_bytes < storage.size_bytes:
-                self.storages[storage.key] = storage
+        self._keep_storage(storage)
         self.tensors.append(
             TensorEntry(
                 path=path,
@@ -87,6 +77,20 @@ class Walker:
             )
         )
 
+    def add_value(self, path: Path, kind: str, value: Value = None, length: int | None = None) -> None:
+        """List anything but a tensor."""
+        self.values.append(ValueEntry(path=path, name=".".join(path), type=kind, value=value, length=length))
+
+    def _keep_storage(self, storage: StorageRecord | None) -> None:
+        known = None if storage is None else self.storages.get(storage.key)
+        if storage is not None and (known is None or known.size_bytes < storage.size_bytes):
+            self.storages[storage.key] = storage
+
+    def _visit(self, count: int) -> None:
+        self._visits += count
+        if self._visits > MAX_VISITS:
+            raise CheckpointError(f"It expands to more than {MAX_VISITS} entries, which gnomon refuses to list.")
+
     def _count(self, value: Any) -> None:
         if is_scalar(value):
             return
@@ -101,7 +105,9 @@ class Walker:
     def _walk_plain(self, value: Any, path: Path) -> None:
         pairs = as_pairs(value)
         if pairs is not None:
-            self._walk_pairs(pairs, path)
+            if not pairs:
+                self.add_value(path, "dict", None, 0)
+            self._walk_entries(path, pairs)
         elif isinstance(value, Call):
             self._walk_call(value, path)
         elif isinstance(value, Members):
@@ -112,11 +118,13 @@ class Walker:
             scalar, length = as_scalar(value)
             self.add_value(path, type_name(value), scalar, length)
 
-    def _walk_pairs(self, pairs: Sequence[Pair], path: Path) -> None:
-        if not pairs:
-            self.add_value(path, "dict", None, 0)
-        for key, item in _last_of_each(pairs):
-            self.walk(item, (*path, key))
+    def _walk_entries(self, path: Path, *groups: Sequence[Pair]) -> None:
+        """Walk through dictionaries that are shown together."""
+        self._visit(sum(map(len, groups)))
+        found = entries(*groups)
+        self._visit(-len(found))  # each is a visit of its own
+        for name, item in found:
+            self.walk(item, (*path, name))
 
     def _walk_items(self, items: Sequence[Any], kind: str, path: Path) -> None:
         if all(is_scalar(item) for item in items):
@@ -136,95 +144,49 @@ class Walker:
             self.add_value(path, *simple)
             return
         self.add_value(path, type_name(call))
-        inner = attributes(call)
-        if inner.keys() >= _MODULE_ATTRIBUTES:
-            self._walk_pairs(_module_pairs(inner), path)
-            return
+        if is_module(call):
+            self._walk_module(call, path)
+        else:
+            self._walk_object(call, path)
+
+    def _walk_object(self, call: Call, path: Path) -> None:
+        """List what an object was made of, and what was put into it."""
         arguments = _constructor_arguments(call)
         if arguments:
             self.walk(arguments, (*path, "(arguments)"))
-        if not inner and call.state is not None:
+        groups = state_pairs(call.state)
+        if groups is None:
             self.walk(call.state, (*path, "(state)"))
-        for key, item in _last_of_each([*inner.items(), *(call.pairs or ())]):
-            self.walk(item, (*path, key))
-        for index, item in enumerate(call.items or ()):
-            self.walk(item, (*path, str(index)))
+        pairs = call.pairs or []
+        own = [_without_copies(group, pairs) for group in groups or ()]
+        self._walk_entries(path, *own, pairs, list(enumerate(call.items or ())))
 
-    def add_value(self, path: Path, kind: str, value: Value = None, length: int | None = None) -> None:
-        """List anything but a tensor."""
-        self.values.append(ValueEntry(path=path, name=".".join(path), type=kind, value=value, length=length))
-
-
-def type_name(value: Any) -> str:
-    """Return the type of a value, of a call the name of what is called."""
-    if isinstance(value, Call):
-        return printable(value.arguments[0].dotted if _is_reconstructor(value) else value.name or "unknown")
-    if as_dtype(value) is not None:
-        return "torch.dtype"
-    names = {Pairs: "dict", Members: "set", Global: "name", External: "storage", type(None): "None"}
-    return names.get(type(value), type(value).__name__)
+    def _walk_module(self, call: Call, path: Path) -> None:
+        """List a `torch.nn.Module` under the names of its `state_dict()`, and its public attributes."""
+        parts, left_out, public = module_parts(attributes(call))
+        for buffer in left_out:
+            tensor = as_tensor(buffer, self._nested)
+            self._keep_storage(None if tensor is None else tensor.storage)
+        self._walk_entries(path, *parts)
+        before = len(self.tensors)
+        self._walk_entries(path, public)
+        self.tensors[before:] = [_below_attributes(tensor, len(path)) for tensor in self.tensors[before:]]
 
 
-def is_scalar(value: Any) -> bool:
-    """Return whether a value is shown in one line: a number, text, bytes, None, or the name of something."""
-    return value is None or isinstance(value, bool | int | float | str | bytes | bytearray | Global)
+def _below_attributes(tensor: TensorEntry, depth: int) -> TensorEntry:
+    """Return a tensor with `ATTRIBUTES` in its path, behind so many parts."""
+    path = (*tensor.path[:depth], ATTRIBUTES, *tensor.path[depth:])
+    return tensor.model_copy(update={"path": path, "name": ".".join(path)})
 
 
-def as_scalar(value: Any) -> tuple[Scalar, int | None]:
-    """Return a scalar as JSON knows it, and the length of what is shortened; numbers that JSON lacks become text."""
-    if isinstance(value, str):
-        return encodable(value), len(value) if len(value) > MAX_TEXT else None
-    if isinstance(value, bytes | bytearray):
-        return f"<{len(value)} bytes>", len(value)
-    if isinstance(value, Global):
-        return printable(value.dotted), None
-    if value is None or isinstance(value, bool):
-        return value, None
-    if isinstance(value, int) and abs(value) < 2**63:
-        return value, None
-    if isinstance(value, float) and math.isfinite(value):
-        return value, None
-    return describe(value), None
+def _without_copies(pairs: Sequence[Pair], items: Sequence[Pair]) -> list[Pair]:
+    """Return the attributes that are not items as well: some dictionaries keep each of their items as an attribute."""
+    same = {key: item for key, item in items if isinstance(key, str)}
+    return [(key, value) for key, value in pairs if not (isinstance(key, str) and _is_same(same.get(key, same), value))]
 
 
-def as_simple(call: Call) -> tuple[str, Value, int | None] | None:
-    """Return type, value and length of a call that makes one value: a device, a path, a NumPy number, an enum."""
-    name = call.name
-    if name == "torch.Size" and (shape := as_shape(call)) is not None:
-        return name, shape, len(shape)
-    if name in _BYTES and (not call.arguments or isinstance(call.arguments[0], str | bytes)):
-        length = len(call.arguments[0]) if call.arguments else 0
-        return "bytes", f"<{length} bytes>", length
-    if name.endswith("core.multiarray.scalar") and (number := _numpy_scalar(call)) is not None:
-        return number
-    if call.state is not None or call.items or call.pairs or call.keywords or not call.name:
-        return None
-    if _is_reconstructor(call) or not all(is_scalar(argument) for argument in call.arguments):
-        return None
-    texts = [as_scalar(argument)[0] for argument in call.arguments]
-    if name == "torch.device":
-        return name, ":".join(str(text) for text in texts), None
-    if name.startswith("pathlib."):
-        return printable(name), "/".join(str(text) for text in texts).replace("//", "/"), None
-    value: Value = None if not texts else texts[0] if len(texts) == 1 else tuple(texts[:MAX_ITEMS])
-    return printable(name), value, None
-
-
-def key_text(key: Any) -> str:
-    """Return the key of a dictionary as text that is safe to print."""
-    return printable(key if isinstance(key, str) else describe(key))
-
-
-def _last_of_each(pairs: Iterable[Pair]) -> list[tuple[str, Any]]:
-    """Return texts of the keys and their values; a key that is set twice has the later value."""
-    return list({key_text(key): item for key, item in pairs}.items())
-
-
-def _module_pairs(inner: Mapping[str, Any]) -> list[Pair]:
-    """Return what a `torch.nn.Module` holds, under the names of its `state_dict()`, and its public attributes."""
-    parts = [pair for name in ("_parameters", "_buffers", "_modules") for pair in as_pairs(inner[name]) or ()]
-    public = [(name, item) for name, item in inner.items() if not name.startswith("_") and name != "training"]
-    return [pair for pair in parts if pair[1] is not None] + public
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (is_scalar(one) and is_scalar(other) and type(one) is type(other) and bool(one == other))
 
 
 def _items(call: Call) -> list[Any] | None:
@@ -235,27 +197,7 @@ def _items(call: Call) -> list[Any] | None:
     return [*first, *(call.items or ())] if isinstance(first, list | tuple) else None
 
 
-def _is_reconstructor(call: Call) -> bool:
-    """Return whether this is `copyreg._reconstructor(class, base, state)`, as protocols 0 and 1 make objects."""
-    return call.name == "copyreg._reconstructor" and bool(call.arguments) and isinstance(call.arguments[0], Global)
-
-
 def _constructor_arguments(call: Call) -> Sequence[Any]:
-    if _is_reconstructor(call):
+    if is_reconstructor(call):
         return ()
     return call.arguments if call.keywords is None else (*call.arguments, call.keywords)
-
-
-def _numpy_scalar(call: Call) -> tuple[str, Value, int | None] | None:
-    """Return the number of NumPy's `scalar(dtype, bytes)`; None when the bytes do not fit."""
-    dtype = as_numpy_dtype(call.arguments[0]) if len(call.arguments) == 2 else None
-    data = call.arguments[1] if dtype is not None else None
-    if isinstance(data, Call) and data.name == _ENCODE and isinstance(data.arguments[0], str):
-        data = data.arguments[0].encode("latin-1", "ignore")
-    if dtype is None or not isinstance(data, bytes) or len(data) != dtype.itemsize or not data:
-        return None
-    import numpy as np
-
-    number = np.frombuffer(data, dtype)[0].item()
-    value = str(number) if isinstance(number, complex) else as_scalar(number)[0]
-    return f"numpy.{dtype.name}", value, None

@@ -1,0 +1,137 @@
+"""Read the shards of an index, `*.index.json`, as one checkpoint and compare them with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gnomon.ckpt.collect import MAX_JSON_BYTES, Collector, open_regular
+from gnomon.ckpt.contents import TensorEntry
+from gnomon.ckpt.printing import listed, printable, shorten, told_apart
+from gnomon.ckpt.totals import amount, stored_bytes
+from gnomon.errors import CheckpointError
+
+INDEX_SUFFIX = ".index.json"
+
+
+class Found(NamedTuple):
+    """A tensor, by its name and the shard that holds it."""
+
+    name: str
+    shard: str
+    tensor: TensorEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What an index says: the shard of each tensor, and the bytes of all tensors together, where it tells."""
+
+    path: Path
+    shards: dict[str, str]
+    total_size: float | None
+
+    @property
+    def files(self) -> list[str]:
+        """The shards, each once."""
+        return sorted(set(self.shards.values()))
+
+    @property
+    def places(self) -> set[tuple[str, str]]:
+        """The names of tensors, as they are printed, with their shards."""
+        by_file: dict[str, list[str]] = {file: [] for file in self.files}
+        for name, file in self.shards.items():
+            by_file[file].append(printable(name))
+        return {(name, file) for file, names in by_file.items() for name in told_apart(names)}
+
+
+def parse_index(path: Path) -> Index:
+    """Return what an index of shards says; raise CheckpointError unless all its files lie beside it."""
+    with open_regular(path) as file:
+        text = file.read(MAX_JSON_BYTES + 1)
+    try:
+        document: Any = json.loads(text)
+        shards = {str(name): str(shard) for name, shard in document["weight_map"].items()}
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"'{path}' is not an index of shards: it has no mapping 'weight_map'.") from None
+    foreign = sorted({shard for shard in shards.values() if Path(shard).name != shard})
+    if foreign:
+        raise CheckpointError(f"'{path}' names '{printable(foreign[0])}', which is not a file beside it.")
+    missing = sorted({shard for shard in shards.values() if not (path.parent / shard).is_file()})
+    if missing:
+        names = ", ".join(f"'{printable(shard)}'" for shard in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise CheckpointError(
+            f"'{path}' names {len(set(shards.values()))} files, of which {len(missing)} are missing: {names}. "
+            "Copy or download them."
+        )
+    metadata = document.get("metadata")
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return Index(path, shards, size if isinstance(size, int | float) else None)
+
+
+def collect_index(path: Path, collector: Collector, prefix: tuple[str, ...] = ()) -> None:
+    """Read the shards of an index as one checkpoint; raise CheckpointError when they do not hold what it names."""
+    index = parse_index(path)
+    before = len(collector.tensors)
+    found: list[Found] = []
+    for shard in index.files:
+        start = len(collector.tensors)
+        collector.add_file(path.parent / shard, shard, prefix)
+        found += [Found(".".join(t.path[len(prefix) :]), shard, t) for t in collector.tensors[start:]]
+    holders: dict[str, list[str]] = {}
+    for name, shard, _ in found:
+        holders.setdefault(name, []).append(shard)
+    places = index.places
+    absent = sorted(name for name, _ in places if name not in holders)
+    if absent:
+        raise CheckpointError(
+            f"'{path}' names {len(absent)} tensor(s) that no shard holds, first of them '{absent[0]}'."
+        )
+    _tell_wrong_shards(index, places, holders, collector)
+    chosen = {name: [s for s in shards if (name, s) in places] or shards[:1] for name, shards in holders.items()}
+    _tell_twofold(found, chosen, collector)
+    collector.tensors[before:] = [item.tensor for item in found if item.shard in chosen[item.name]]
+    _tell_total(index, collector.tensors[before:], collector)
+
+
+def _tell_wrong_shards(
+    index: Index, places: set[tuple[str, str]], holders: Mapping[str, list[str]], collector: Collector
+) -> None:
+    """Say which tensors are in another shard than the index says, and which ones it does not name."""
+    wrong = sorted((name, shard) for name, shard in places if shard not in holders[name])
+    if wrong:
+        texts = [f"{shorten(name)} (in {holders[name][0]}, not in {shard})" for name, shard in wrong]
+        collector.damage.append(f"'{index.path.name}' leads to the wrong shard for {listed(texts)}.")
+    named = {name for name, _ in places}
+    extra = [name for name in holders if name not in named]
+    if extra:
+        collector.notes.append(
+            f"The shards hold {len(extra)} tensor(s) that '{index.path.name}' does not name: {listed(extra)}."
+        )
+
+
+def _tell_twofold(found: Iterable[Found], chosen: Mapping[str, list[str]], collector: Collector) -> None:
+    """Say which tensors are in several shards, of which one counts; where they differ, that is damage."""
+    kinds: dict[str, set[object]] = {}
+    others: dict[str, str] = {}
+    for name, shard, tensor in found:
+        kinds.setdefault(name, set()).add((tensor.shape, tensor.dtype))
+        if shard not in chosen[name]:
+            others.setdefault(name, shard)
+    for differ, messages in ((True, collector.damage), (False, collector.notes)):
+        names = [name for name in others if (len(kinds[name]) > 1) is differ]
+        texts = [f"{shorten(name)} (of {chosen[name][0]}, also in {others[name]})" for name in names]
+        if texts:
+            how = "and differ there" if differ else "which counts once"
+            messages.append(f"Several shards hold the same tensor, {how}: {listed(texts)}.")
+
+
+def _tell_total(index: Index, tensors: Sequence[TensorEntry], collector: Collector) -> None:
+    """Say where the index gives another size than the tensors have, however shared storages are counted."""
+    sizes = {sum(tensor.bytes for tensor in tensors), amount(tensors).bytes, stored_bytes(tensors)}
+    if index.total_size is not None and index.total_size not in sizes:
+        collector.notes.append(
+            f"'{index.path.name}' gives a total_size of {index.total_size} bytes; its tensors have {min(sizes)}."
+        )
