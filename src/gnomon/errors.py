@@ -120,10 +120,15 @@ class CheckpointWarning(GnomonWarning):
     """A damaged checkpoint that was passed over."""
 
 
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that is nearest to `name`, or None when none is near."""
+    return next(iter(difflib.get_close_matches(str(name), sorted({str(v) for v in valid}), n=1, cutoff=0.6)), None)
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Return a sentence that names the nearest valid name, or all valid ones when none is near."""
     options = sorted({str(v) for v in valid})
-    near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean '{near[0]}'?"
+    near = nearest(name, options)
+    if near is not None:
+        return f"Did you mean '{near}'?"
     return f"Valid names: {', '.join(options)}." if options else ""

@@ -12,6 +12,17 @@ def test_the_page_shows_the_catalog_as_it_is():
     assert text == render_page(), "the catalog has changed: run `python tests/catalog_page.py`"
 
 
+def test_readme_and_changelog_count_what_the_catalog_has():
+    models, accelerators, clusters = (
+        len(names()) for names in (catalog.list_models, catalog.list_accelerators, catalog.list_clusters)
+    )
+    root = PAGE.parents[1]
+    readme, changelog = ((root / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md"))
+    assert f"[{models} in the catalog]" in readme
+    assert f"[{accelerators} accelerators and {clusters} clusters]" in readme
+    assert f"A catalog of {models} models, {accelerators} accelerators and {clusters} clusters" in changelog
+
+
 def test_every_entry_is_on_the_page_once():
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     for name in (*catalog.list_accelerators(), *catalog.list_clusters(), *catalog.list_models()):

@@ -125,3 +125,5 @@ def test_peaks_of_the_catalog():
     assert dense_peak_flops_per_s(load_accelerator("h100-sxm"), "bf16") == 989.4e12
     with pytest.raises(PlanError, match=r"has no bf61 peak of 'h100-sxm'. Did you mean 'bf16'"):
         dense_peak_flops_per_s(load_accelerator("h100-sxm"), "bf61")
+    with pytest.raises(PlanError, match=r"has no fp4 peak of 'h100-sxm'. It has those of fp64, .*, fp8, int8.$"):
+        dense_peak_flops_per_s(load_accelerator("h100-sxm"), "fp4")

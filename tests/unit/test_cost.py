@@ -75,6 +75,12 @@ def test_steps_time_and_money_by_hand():
     assert found.goodput is None
 
 
+def test_tokens_of_an_encoder_decoder_are_the_decoder_s():
+    note = "tokens are those of the decoder; an encoder's come on top"
+    assert note in training_cost(an_estimate(model="t5-11b"), 1e9, CostRates()).assumptions
+    assert note not in training_cost(an_estimate(), 1e9, CostRates()).assumptions
+
+
 def test_failures_stretch_time_and_cost():
     known = Reliability(accelerator_mtbf_s=1e8, checkpoint_s=30.0, recovery_s=300.0)
     plain = training_cost(an_estimate(), 1e12, CostRates(price_per_accelerator_hour=1.0))

@@ -101,6 +101,14 @@ def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
         exec(compile(block, f"{page.name}, snippet {index}", "exec"), {"__name__": f"{page.stem}_{index}"})
 
 
+def test_the_page_of_nouns_states_the_versions_that_are_read() -> None:
+    from gnomon.plan import estimate
+    from gnomon.spec import hardware_profile
+
+    versions = f"the estimate's is {estimate.SCHEMA_VERSION}, the others' {hardware_profile.SCHEMA_VERSION}."
+    assert versions in (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.functional
 def test_the_site_builds(tmp_path: Path) -> None:
     done = subprocess.run(

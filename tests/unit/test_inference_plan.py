@@ -101,6 +101,14 @@ def test_prefill_on_constant_rates_by_hand():
     assert found.tokens_per_s == pytest.approx(1 / found.ttft_s)
 
 
+def test_the_rates_are_the_generation_s_unless_the_machine_was_measured():
+    rates = "forward operators over 2048 tokens at achieved rates"
+    assert estimate("llama-3-8b", "dgx-h100").sources["ttft_s"] == f"{rates} (constants of nvidia-hopper)"
+    measured = constant_cluster(source="measured 2026-01-02")
+    fp32 = InferenceWorkload(prompt_len=100, output_len=20, compute_precision="fp32")
+    assert "(measured 2026-01-02)" in plan_inference(TINY, measured, Layout(), fp32).sources["ttft_s"]
+
+
 def test_launches_show_on_a_device_that_does_not_run_ahead():
     fp32 = InferenceWorkload(prompt_len=100, output_len=20, compute_precision="fp32")
     quiet = plan_inference(TINY, constant_cluster(), Layout(), fp32)

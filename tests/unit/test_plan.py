@@ -10,6 +10,7 @@ from gnomon.plan.arrays import array, stack
 from gnomon.plan.cases import Cases
 from gnomon.plan.communication import exposed_s, gradient_buckets
 from gnomon.plan.evaluate import evaluate
+from gnomon.plan.explain import assumptions
 from gnomon.plan.flops import model_flops
 from gnomon.plan.network import Group, all_reduce_s
 from gnomon.plan.operators import training_operators
@@ -19,7 +20,7 @@ from gnomon.plan.render import operator_table
 from gnomon.plan.sizes import num_parameter_tensors
 from gnomon.plan.sizing import fit_model, gpt_ladder
 from gnomon.spec import AcceleratorSpec, CollectiveCurve, Layout, ModelSpec, MoESpec, SizeCurve, Workload
-from gnomon.spec.catalog import load_stack
+from gnomon.spec.catalog import load_cluster, load_stack
 from plan_fixtures import ATTENTION_RATE, MATMUL_RATE, MEMORY_RATE, TINY, constant_cluster
 
 
@@ -255,6 +256,17 @@ def test_a_measured_collective_speaks_only_for_its_own_number_of_ranks():
     )
     assert estimate.time.communication_s < 1.0
     assert estimate.sources["communication_s"] == "rings over link"
+
+
+def test_the_assumptions_say_how_far_launches_hide():
+    asked = Workload(seq_len=64, global_batch=4)
+    behind, each = "launches hide behind the device's work", "each operator waits for its launch"
+    assert behind in plan(TINY, constant_cluster(asynchronous=True), Layout(), asked).assumptions
+    assert each in plan(TINY, constant_cluster(), Layout(), asked).assumptions
+    partly = f"{behind} in 47% of the step; elsewhere each operator waits for what its launch takes longer"
+    for share, words in ((1.0, behind), (0.471, partly)):
+        stack = load_stack("megatron-core").model_copy(update={"run_ahead": share})
+        assert words in assumptions(TINY, load_cluster("dgx-h100"), Layout(), asked, stack)
 
 
 def test_a_window_shorter_than_the_sequence_leaves_a_band_of_the_attention():

@@ -11,6 +11,7 @@ from gnomon.plan.communication import shard_traffic
 from gnomon.plan.evaluate import evaluate
 from gnomon.plan.memory import cast_weights_bytes, layer_activations_bytes, layer_bytes
 from gnomon.plan.network import all_gather_s, group
+from gnomon.plan.operators import micro_batch_operators
 from gnomon.plan.own_loop import check_own_loop
 from gnomon.plan.parameters import count_parameters
 from gnomon.plan.planner import plan
@@ -438,3 +439,42 @@ def test_every_second_product_again_keeps_attention_and_the_other_products():
     assert full.hfu > per_op.hfu > none.hfu
     with pytest.raises(LayoutError, match="recompute=per_op can be planned"):
         check_own_loop(Layout(recompute="per_op"), Workload(seq_len=64, global_batch=8))
+
+
+def test_zero_bubble_steps_follow_each_other_where_no_rank_waits_at_the_update():
+    """Bubbles of (p - 1) (F + B - 2 W) and (p - 1) (F + B - W), arXiv 2401.10241, table 1; at each update all of it."""
+    model = load_model("gpt3-6.7b").model_copy(update={"num_layers": 32, "vocab_size": 1024})
+    asked = Workload(seq_len=2048, global_batch=24, micro_batch=1, **CORE)
+    one, two = (plan(model, H100, Layout(pp=8, schedule=name), asked) for name in ("zb-h1", "zb-h2"))
+    assert two.pipeline.bubble_fraction < 0.05 < one.pipeline.bubble_fraction
+    assert two.step_time_s < 0.96 * one.step_time_s
+    waiting = load_stack("megatron-core").model_copy(update={"post_validates": False})
+    cases = Cases.of(model, H100, Layout(pp=8, schedule="zb-h2"), asked, waiting)
+    assert float(evaluate(cases).step_time_s[0]) > 1.03 * two.step_time_s
+
+
+def test_sharding_within_a_node_does_not_know_the_rate_of_the_network():
+    asked = Workload(seq_len=2048, global_batch=32, micro_batch=4, precision="bf16", stack="deepspeed")
+    model, node = load_model("llama-3-8b"), load_cluster("dgx-h100", 1)
+    reduced, scattered = (plan(model, node, Layout(dp=8, zero_stage=stage), asked).time for stage in (0, 1))
+    assert scattered.communication_s == pytest.approx(reduced.communication_s, rel=0.1)  # the same bytes over NVLink
+
+
+def test_shards_of_fsdp_are_the_fp32_masters():
+    """12 bytes per parameter before the backward pass, 16 with its gradients: no second copy in 16 bits."""
+    asked = Workload(seq_len=128, global_batch=8, micro_batch=1, precision="bf16", stack="fsdp")
+    estimate = plan(load_model("llama-2-7b"), load_cluster("dgx-h100", 1), Layout(dp=8, zero_stage=3), asked)
+    share = estimate.num_parameters / 8
+    memory = estimate.memory
+    assert (memory.weights_bytes, memory.gradients_bytes, memory.optimizer_bytes) == pytest.approx(
+        (4 * share, 4 * share, 8 * share)
+    )
+
+
+def test_kernels_of_one_grouped_product_are_launched_together():
+    """256 experts on a rank cost 0.4 of an operator's launch each, not a whole one."""
+    asked = Workload(seq_len=4096, global_batch=8, micro_batch=1, **CORE)
+    model = load_model("deepseek-v3").model_copy(update={"num_layers": 4, "num_mtp_layers": 0})
+    cases = Cases.of(model, load_cluster("dgx-h100", 1), Layout(tp=8, expert_tp=8), asked, load_stack("megatron-core"))
+    product = next(o for o in micro_batch_operators(cases) if o.name == "expert up")
+    assert float(np.ravel(product.launches)[0]) == pytest.approx(1 + 0.4 * 255)

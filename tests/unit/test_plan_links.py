@@ -49,6 +49,11 @@ def test_direct_links_carry_what_goes_to_their_ends_alone(ranks: int, links: int
         (64, 3, 16, 4, 2),
         (4096, 3, 16, 1, 1),
         (4096, 3, 256, 16, 2),
+        (128, 2, 16, 1, 1),  # 8 x 16: the longer axis
+        (128, 2, 8, 16, 1),
+        (32, 2, 8, 1, 1),  # 4 x 8
+        (256, 3, 8, 1, 1),  # 4 x 8 x 8
+        (256, 3, 32, 8, 2),
     ],
 )
 def test_a_group_has_the_links_of_the_axes_along_which_it_lies(

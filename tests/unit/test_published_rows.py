@@ -67,6 +67,8 @@ def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int
         ),
         ({"source": "IBM fms-fsdp", "zero_stage_or_fsdp": "FSDP"}, "fsdp-compiled"),
         ({"zero_stage_or_fsdp": "ZeRO-3 (DeepSpeed)"}, "deepspeed"),
+        ({"zero_stage_or_fsdp": "DeepSpeed ZeRO-2"}, "deepspeed"),
+        ({"zero_stage_or_fsdp": "NO_SHARD"}, "fsdp"),
         ({"source": "MaxText", "hardware": "TPU-v5p"}, "xla"),
         ({"year": 2021}, "megatron"),
         ({"flash_attention": 0, "pp_schedule": "1F1B (DeepSpeed)"}, "megatron-deepspeed"),
@@ -163,6 +165,28 @@ def test_fewer_micro_batches_than_stages_pass_all_of_them() -> None:
     memory = [p.memory_gb_per_accel for p in predict(rows)]
     assert memory[0] < memory[1] < memory[2]
     assert memory[0] == pytest.approx(memory[4], rel=1e-9)
+
+
+@pytest.mark.parametrize(("schedule", "count", "more"), [("ZBV", 12, 16), ("DualPipe", 17, 18), ("V-Half", 15, 16)])
+def test_schedules_that_need_more_micro_batches_are_read_off_their_line(schedule: str, count: int, more: int) -> None:
+    shape = {"n_accel": 8, "pp": 8, "pp_schedule": schedule, "hardware": "H100", "year": 2024, "flash_attention": 1}
+    rows = [{**GPT, **{k: str(v) for k, v in {**shape, "gbs": m}.items()}} for m in (count, more, more + 2)]
+    fewer, able, further = (p.step_time_s for p in predict(rows))
+    assert able - fewer == pytest.approx((more - count) * (further - able) / 2)
+    assert "does not run with" in prepare(rows[0]).remarks[-1]
+    assert prepare(rows[1]).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("columns", "expert_tp"), [({"tp": 8}, 8), ({"tp": 8, "etp": 1}, 1), ({"tp": 4, "ep": 8}, 1), ({"tp": 1}, 1)]
+)
+def test_experts_are_split_like_the_rest_of_the_model_unless_they_are_spread(columns: dict, expert_tp: int) -> None:
+    experts = {"experts": 8, "top_k": 2, "moe_ffn_hidden": 8192}
+    row = {**GPT, **{k: str(v) for k, v in {**experts, **columns}.items()}}
+    found = prepare(row)
+    assert found.problem.layout.expert_tp == expert_tp
+    silent = ("etp is blank: experts are spread by ep=8 and not split",)
+    assert found.remarks == (silent if "ep" in columns else ())
 
 
 @pytest.mark.parametrize(("words", "share"), [("mlp", 0.03), ("mla_up_proj, mlp", 0.13), ("moe", 0.65)])

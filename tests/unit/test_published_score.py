@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from gnomon.cli import plan_validate
 from gnomon.errors import PlanError
-from gnomon.plan.published.score import quantile, score, spearman, statistics, summarize
+from gnomon.plan.published.score import median, quantile, score, spearman, statistics, summarize
 from gnomon.plan.published.table import read_table
 
 FILE = Path(__file__).parents[1] / "fixtures" / "published_small.csv"
@@ -21,7 +21,7 @@ def test_statistics_weigh_the_rows() -> None:
     found = statistics(np.asarray([-0.1, 0.3, 0.5]), np.asarray([1.0, 0.5, 0.5]))
     assert found == {
         "n": 3,
-        "median": pytest.approx(0.1),
+        "median": pytest.approx(0.2),
         "mean": pytest.approx(0.25),
         "p90": pytest.approx(0.5),
         "bias": pytest.approx(0.15),
@@ -33,6 +33,15 @@ def test_quantile_is_the_smallest_value_with_that_share() -> None:
     values, even = np.asarray([4.0, 1.0, 3.0, 2.0]), np.ones(4)
     assert [quantile(values, even, share) for share in (0.25, 0.5, 0.75, 0.9, 1.0)] == [1.0, 2.0, 3.0, 4.0, 4.0]
     assert quantile(values, np.asarray([9.0, 1.0, 1.0, 1.0]), 0.5) == 4.0
+
+
+def test_median_is_the_middle_of_two_values_that_split_the_weight() -> None:
+    assert median(np.asarray([0.288, 0.026]), np.ones(2)) == pytest.approx(0.157)
+    assert median(np.asarray([3.0, 1.0, 1.0, 5.0]), np.ones(4)) == 2.0
+    assert median(np.asarray([3.0, 1.0, 2.0]), np.ones(3)) == 2.0
+    assert median(np.asarray([1.0, 2.0, 3.0, 9.0]), np.asarray([1 / 3, 1 / 3, 1 / 3, 1.0])) == 6.0
+    assert median(np.asarray([1.0, 2.0, 3.0]), np.asarray([1.0, 1.0, 3.0])) == 3.0
+    assert median(np.asarray([4.0]), np.ones(1)) == 4.0
 
 
 def test_rank_correlation() -> None:

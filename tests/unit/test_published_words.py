@@ -59,7 +59,7 @@ def read(**columns: object):
         ("not stated", 1, None, "megatron-core"),
         ("No sharding", 0, None, "megatron-core"),
         ("none (DDP)", 0, None, "megatron-core"),
-        ("NO_SHARD", 0, None, "megatron-core"),
+        ("NO_SHARD", 0, None, "fsdp"),
         ("DDP", 0, None, "megatron-core"),
         ("0", 0, None, "megatron-core"),
     ],

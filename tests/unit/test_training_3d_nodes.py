@@ -1,9 +1,13 @@
 """The machines of `3dtrn`: names of dlcalc and of the catalog, files, cores, nodes that are not full."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from gnomon.errors import CatalogError, LayoutError, SpecError
 from gnomon.plan.training_3d.clusters import nodes_of
+from gnomon.plan.training_3d.render import render
 from training_3d_fixtures import FIXTURES, report
 
 DLCALC = {
@@ -42,6 +46,18 @@ def test_clusters_of_the_catalog(name):
     found = report("llama3_70b", {"hardware.node_type": name}, fixed=False)
     assert found.hardware.num_accelerators == 1024
     assert found.hardware.precision == ("fp16" if "v100" in name else "bf16")
+
+
+@pytest.mark.parametrize(
+    ("node_type", "label"), [("cluster.yaml", "  Cluster: "), ("u-p6e-gb300x72", "  Catalog Cluster: ")]
+)
+def test_a_file_s_cluster_is_not_the_catalog_s(node_type, label, monkeypatch):
+    monkeypatch.chdir(FIXTURES)
+    text = io.StringIO()
+    changes = {"hardware.node_type": node_type, "parallelism.dp": 36, "data.gbs": 36 * 32}
+    render(report("llama3_70b", changes, fixed=False), Console(file=text, width=80))
+    lines = [line for line in text.getvalue().splitlines() if "Cluster:" in line]
+    assert [line.startswith(label) for line in lines] == [True]
 
 
 def test_ranks_fill_nodes_or_less_than_one():

@@ -40,6 +40,8 @@ def command(
     from gnomon.plan.published.table import read_table
 
     table = read_table(file)
+    for note in table.notes:
+        typer.echo(note, err=True)
     with ProgressBars() as bar:
         observations = observe(table.rows(), bar.start("reading", len(table)))
         studies = {"step_time": Study.of_time(observations), "memory": Study.of_memory(observations)}

@@ -24,6 +24,8 @@ def command(
     from gnomon.plan.published.table import read_table
 
     table = read_table(file)
+    for note in table.notes:
+        typer.echo(note, err=True)
     rows = score(table)
     summary = summarize(rows)
     if as_json:

@@ -87,6 +87,8 @@ class Storage:
     overlap_shard: Array
     shard_rate: Array
     gathers_each_pass: Array
+    sharded_masters: Array
+    post_validates: Array
     overlap_context: Array
     overlap_expert: Array
     passes: Array
@@ -135,6 +137,8 @@ class Storage:
             fused_accumulation=array(stack.fused_accumulation),
             fused_rmsnorm=array(cluster.accelerator.kind != "cpu"),
             gathers_each_pass=array(stack.gathers_each_pass),
+            sharded_masters=array(stack.sharded_masters and not wide),
+            post_validates=array(stack.post_validates),
             passes=array(stack.elementwise_passes),
             vocabulary_multiple=array(stack.vocabulary_multiple),
             padded_values=array(stack.padded_values),

@@ -121,9 +121,15 @@ def shard_traffic(cases: Cases) -> tuple[Array, Array]:
     for parameters, ranks, apart in ((shared, wide, stride), (experts, narrow, expert_stride)):
         path = group(cases.network, np.where(fully & (parameters > 0), ranks, 1.0), apart)
         per_layer = parameters / layers
-        gather = gather + all_gather_s(per_layer * storage.compute_bytes, path) / storage.shard_rate
-        scatter = scatter + all_gather_s(per_layer * storage.gradient_bytes, path) / storage.shard_rate
+        share = _shard_rate(cases, ranks, apart)
+        gather = gather + all_gather_s(per_layer * storage.compute_bytes, path) / share
+        scatter = scatter + all_gather_s(per_layer * storage.gradient_bytes, path) / share
     return gather, scatter
+
+
+def _shard_rate(cases: Cases, ranks: Array, stride: Array) -> Array:
+    """Return what the gathering and scattering of a group reaches of the network's rate; inside a node all of it."""
+    return np.where(ranks * stride > cases.network.span[0], cases.storage.shard_rate, 1.0)
 
 
 def stage_send_s(cases: Cases) -> Array:
@@ -163,9 +169,10 @@ def gradient_reduction_s(cases: Cases) -> tuple[Array, Array, Array]:
         grads = size * storage.gradient_bytes / np.where(fully, held, 1.0)
         scattered = (split.zero_stage >= 1) & ~fully
         times = np.where(split.zero_stage == 2, cases.accumulation, 1.0)
-        apart = all_gather_s(grads, path) / storage.shard_rate
+        share = _shard_rate(cases, ranks, stride)
+        apart = all_gather_s(grads, path) / share
         total = total + times * np.where(scattered, apart, all_reduce_s(grads, path))
-        weights = all_gather_s(size * storage.weight_bytes, path) / storage.shard_rate
+        weights = all_gather_s(size * storage.weight_bytes, path) / share
         gather = gather + np.where(storage.gathers_each_pass > 0, times, 1.0) * np.where(scattered, weights, 0.0)
     return total, np.zeros_like(total), gather
 

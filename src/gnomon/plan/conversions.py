@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gnomon.errors import PlanError, did_you_mean
 from gnomon.plan.flops import model_flops_per_step
 from gnomon.spec import AcceleratorSpec, ModelSpec, Noun
+from gnomon.spec.device_rates import Dtype
 
 LARGEST = 1e30
 DAY_S = 86400
@@ -53,7 +55,8 @@ def dense_peak_flops_per_s(accelerator: AcceleratorSpec, dtype: str) -> float:
     """Return the dense peak of one accelerator; raise PlanError for a dtype whose peak is not known."""
     peaks: dict[str, float] = {str(name): peak for name, peak in accelerator.peak_flops.items()}
     if dtype not in peaks:
-        raise PlanError(f"The catalog has no {dtype} peak of '{accelerator.name}'. {did_you_mean(dtype, peaks)}")
+        known = f"It has those of {', '.join(peaks)}." if dtype in get_args(Dtype) else did_you_mean(dtype, peaks)
+        raise PlanError(f"The catalog has no {dtype} peak of '{accelerator.name}'. {known}")
     return peaks[dtype]
 
 

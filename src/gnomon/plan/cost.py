@@ -150,6 +150,8 @@ def _assumptions(estimate: Estimate, rates: CostRates, goodput: Goodput | None) 
         lines.append(f"the TDP of '{estimate.cluster.accelerator.name}' is unknown, and so is the energy")
     elif rates.idle_power_fraction is None:
         lines.append("each accelerator draws its TDP all the time: an upper bound")
+    if estimate.model.encoder is not None:
+        lines.append("tokens are those of the decoder; an encoder's come on top")
     if goodput is None:
         lines.append("no MTBF given: time and cost without failures and checkpoints")
     return tuple(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from gnomon.plan.layer_work import LayerWork, layer_work
 from gnomon.plan.memory import MemoryTerms, stage_memory
 from gnomon.plan.price import PASSES, PricedOperator, total
 from gnomon.plan.schedule import PipelineCost, StageTimes, pipeline_cost
-from gnomon.plan.stages import DUALPIPE, FOLDED, STAGES
+from gnomon.plan.stages import DUALPIPE, FOLDED, STAGES, ZERO_BUBBLE
 from gnomon.plan.state_work import StateWork, state_work
 from gnomon.plan.stragglers import stragglers_s
 from gnomon.spec import TIME_TERMS
@@ -111,6 +111,7 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         _stage_times(stages[2]),
         stage_send_s(cases),
     )
+    pipeline = _from_step_to_step(cases, pipeline)
     ranks = _ranks(cases, stages)
     busiest, slowest_s = _slowest(cases, ranks)
     slow = _pick(busiest, ranks)
@@ -139,6 +140,15 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         framework_bytes=cases.storage.framework_bytes,
         model_flops=step_tokens(cases) * work.token_flops,
     )
+
+
+def _from_step_to_step(cases: Cases, pipeline: PipelineCost) -> PipelineCost:
+    """Return the pipeline of steps in whose updates ranks do not wait for each other, where the software has that."""
+    apart = (cases.storage.post_validates > 0) & np.isin(cases.split.schedule, ZERO_BUBBLE)
+    if not np.any(apart):
+        return pipeline
+    total_s = np.where(apart, pipeline.unsynchronised_s, pipeline.total_s)
+    return replace(pipeline, total_s=total_s, bubble_s=pipeline.bubble_s - (pipeline.total_s - total_s))
 
 
 def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:

@@ -16,9 +16,9 @@ def sources(cluster: ClusterSpec, layout: Layout, workload: Workload, stack: Sta
     """Return {headline figure: where it comes from}."""
     mask = "half of the square, causal" if workload.attention_mask == "causal" else "the full square"
     mask += ", an encoder's and that to it over all of theirs" if workload.encoder_seq_len else ""
-    measured = cluster.efficiency is not None
-    constants = f"constants of {cluster.rates.name} and of the stack {stack.name}" if cluster.rates else ""
-    rates = (cluster.source or cluster.name) if measured else constants
+    rates = achieved_rates(cluster)
+    if cluster.efficiency is None and cluster.rates is not None:
+        rates += f" and of the stack {stack.name}"
     peak = f"peak {workload.precision} ({cluster.peak_source})"
     return {
         "num_parameters": "counted tensor by tensor from the model's sizes",
@@ -30,6 +30,13 @@ def sources(cluster: ClusterSpec, layout: Layout, workload: Workload, stack: Sta
         **_pipeline(layout, workload),
         "memory": "weights, gradients, optimizer state, and the tensors that autograd keeps, on the fullest stage",
     }
+
+
+def achieved_rates(cluster: ClusterSpec) -> str:
+    """Return where the achieved rates of a cluster come from: its measurement, else its generation's constants."""
+    if cluster.efficiency is not None:
+        return cluster.source or cluster.name
+    return f"constants of {cluster.rates.name}" if cluster.rates is not None else ""
 
 
 def _pipeline(layout: Layout, workload: Workload) -> dict[str, str]:
@@ -56,8 +63,7 @@ def assumptions(
     kernel = workload.attention_kernel or ("flash" if stack.flash_attention else "unfused")
     lines = [f"AdamW; {_storage(workload, stack)}", _recompute(layout), _kernel(kernel)]
     efficiency = cluster.efficiency
-    asynchronous = efficiency.asynchronous if efficiency else stack.asynchronous
-    lines.append("launches hide behind the device's work" if asynchronous else "each operator waits for its launch")
+    lines.append(_launches(cluster, stack))
     if layout.dp > 1:
         overlap = efficiency.communication_overlap if efficiency else stack.overlap_data
         lines.append(f"{overlap:.0%} of the gradient reduction hides behind backward")
@@ -84,6 +90,16 @@ def assumptions(
         chunks = layout.pp * layout.vpp
         lines.append(f"{chunks} chunks do not divide {model.num_layers} layers: they are priced as if equally long")
     return tuple(lines)
+
+
+def _launches(cluster: ClusterSpec, stack: StackSpec) -> str:
+    """Return how far launches hide; a measured machine runs ahead throughout or not at all."""
+    measured = cluster.efficiency
+    if not (measured.asynchronous if measured else stack.asynchronous):
+        return "each operator waits for its launch"
+    share = 1.0 if measured else stack.run_ahead
+    part = f" in {share:.0%} of the step; elsewhere each operator waits for what its launch takes longer"
+    return "launches hide behind the device's work" + (part if share < 1.0 else "")
 
 
 def _storage(workload: Workload, stack: StackSpec) -> str:

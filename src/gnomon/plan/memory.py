@@ -134,11 +134,13 @@ def state_bytes(cases: Cases, stage: str) -> StateBytes:
         sharded = split.zero_stage >= from_stage
         return shared / np.where(sharded, ways, 1.0) + experts / np.where(sharded, expert_ways, 1.0)
 
+    own = storage.sharded_masters > 0
+    gathered = ((split.zero_stage == 1) | (split.zero_stage == 2)) * (shared + experts) * storage.compute_bytes
     return StateBytes(
         layers=getattr(stage_layers(cases), stage),
-        weights=per_rank(3) * storage.weight_bytes,
-        gradients=per_rank(2) * storage.gradient_bytes,
-        optimizer=per_rank(1) * storage.master_bytes,
+        weights=np.where(own, per_rank(1) * FP32_BYTES + gathered, per_rank(3) * storage.weight_bytes),
+        gradients=np.where(own, per_rank(1) * FP32_BYTES, per_rank(2) * storage.gradient_bytes),
+        optimizer=per_rank(1) * (storage.master_bytes - FP32_BYTES * own),
         buffers=_communication_buffers(cases, shared + np.where(expert_ways > 1, experts, 0.0), stage),
         casts=cast_weights_bytes(cases, stage),
     )
@@ -183,13 +185,14 @@ def _main_gradients(cases: Cases, states: StateBytes) -> Array:
     20 bytes per parameter in Megatron-LM with fp16 gradients (docs of its distributed optimizer).
     """
     storage = cases.storage
-    copied = (storage.masters > 0) & (storage.gradient_bytes < FP32_BYTES)
+    copied = (storage.masters > 0) & (storage.gradient_bytes < FP32_BYTES) & (storage.sharded_masters == 0)
     return np.where(copied, states.optimizer / storage.master_bytes * FP32_BYTES, 0.0)
 
 
 def _holds_gradients(cases: Cases) -> NDArray[np.bool_]:
     """Return whether the gradients exist before backward: all do, unless one rank makes them anew each step."""
-    return np.asarray((cases.split.dp > 1) | (cases.accumulation > 1) | (cases.storage.weight_bytes < FP32_BYTES))
+    made_anew = (cases.storage.sharded_masters > 0) | (cases.storage.weight_bytes >= FP32_BYTES) & (cases.split.dp == 1)
+    return np.asarray((cases.accumulation > 1) | ~made_anew)
 
 
 def _communication_buffers(cases: Cases, parameters: Array, stage: str) -> Array:

@@ -90,10 +90,21 @@ def links_share(network: Network, tier: int, ranks: Array, stride: Array) -> Arr
 
 
 def _axes_met(network: Network, tier: int, ranks: Array, stride: Array) -> Array:
-    """Return along how many axes of a torus with equal axes a group lies."""
-    axes, whole = network.axes[tier], np.log(np.maximum(network.size[tier], 2.0))
-    begin, end = (axes * np.log(np.maximum(place, 1.0)) / whole for place in (stride, stride * ranks))
-    return np.asarray(np.clip(np.ceil(end - 1e-9) - np.floor(begin + 1e-9), 1.0, np.maximum(axes, 1.0)))
+    """Return along how many axes of a torus a group lies: those that the ranks beside it do not fill, as it needs."""
+    axes = np.maximum(network.axes[tier], 1.0)
+    filled, needed = (_axes_of(network, tier, np.maximum(n, 1.0)) for n in (stride, stride * ranks))
+    return np.asarray(np.clip(np.ceil(needed - 1e-9) - np.floor(filled + 1e-9), 1.0, axes))
+
+
+def _axes_of(network: Network, tier: int, ranks: Array) -> Array:
+    """Return how many axes so many ranks fill, the longest first; the sides of a torus are nearly equal powers of 2."""
+    axes, whole = np.maximum(network.axes[tier], 1.0), np.log2(np.maximum(network.size[tier], 2.0))
+    short = np.floor(whole / axes + 1e-9)
+    longer = whole - axes * short  # axes of twice the length
+    in_longer = longer * (short + 1.0)
+    log = np.log2(ranks)
+    rest = (log - in_longer) / np.maximum(short, 1e-9)
+    return np.where(log <= in_longer + 1e-9, log / (short + 1.0), longer + rest)
 
 
 def group(network: Network, ranks: Array, stride: Array) -> Group:

@@ -18,6 +18,8 @@ from gnomon.plan.sizes import PRODUCTS, mean_keys
 from gnomon.plan.stages import held_parameters, updated_parameters
 from gnomon.plan.traffic import OTHER_TRAFFIC, SAME_CURVE, TRAFFIC
 
+# of an operator's launch: kernels of a group are launched from C++, its views are made in Python; assumed
+FURTHER_KERNEL = 0.4
 PHASES: tuple[tuple[Phase, str], ...] = (
     ("forward", "forward"),
     ("backward", "grad_input"),
@@ -136,6 +138,8 @@ def _linear(
     wide = place != "layer"
     operand = storage.compute_bytes if wide else storage.operand_bytes
     flops = 2.0 * m * n * k * groups
+    # the kernels of a grouped product are launched by one operator
+    each = 1.0 + FURTHER_KERNEL * np.maximum(groups - 1.0, 0.0)
     traffic = groups * (operand * (m * k + n * k) + storage.compute_bytes * m * n)
     for phase, key in PHASES:
         yield Operator(
@@ -149,7 +153,7 @@ def _linear(
             flops=flops,
             traffic_bytes=traffic,
             point=(m, n, k, groups),
-            launches=np.maximum(groups, 1.0) * (1.0 if phase == "backward" else 2.0 - storage.fused),
+            launches=each * (1.0 if phase == "backward" else 2.0 - storage.fused),
             wide=wide,
         )
     casts = "elementwise_s" if term == "matmul_s" else term
@@ -159,7 +163,6 @@ def _linear(
     yield _memory(cases, f"{name} weight gradient cast", casts, "cast_up", cast_calls, weights, "backward", place=place)
     narrow = calls * ((storage.operand_bytes < storage.compute_bytes) & (not wide))
     # inputs in the forward pass, output gradients in the backward pass; each quantised once in both orientations
-    each = np.maximum(groups, 1.0)
     yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * k * groups, "forward", each, place)
     yield _memory(cases, f"{name} quantisation", casts, "quantize", narrow, m * n * groups, "backward", each, place)
 

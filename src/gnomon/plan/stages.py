@@ -15,6 +15,7 @@ from gnomon.spec.layout import SCHEDULES
 
 STAGES = ("first", "middle", "last")
 FOLDED = tuple(SCHEDULES.index(name) for name in ("zb-v", "v-half", "v-min"))
+ZERO_BUBBLE = (SCHEDULES.index("zb-h1"), SCHEDULES.index("zb-h2"), *FOLDED)
 DUALPIPE = SCHEDULES.index("dualpipe")
 # embedding and head, which may stand in the place of a layer each (Llama 3, arXiv 2407.21783, section 3.3.2)
 END_LAYERS = 2

@@ -26,7 +26,14 @@ from gnomon.documents import load_json, load_yaml
 from gnomon.errors import SpecError, did_you_mean
 
 MAX_FILE_BYTES = 64 * 2**20
+FILE_SUFFIXES = (".yaml", ".yml", ".json")
 _MAX_ERRORS = 10
+
+# of these pydantic says which Python class it expects
+_PLAIN = {
+    **dict.fromkeys(("model_type", "mapping_type", "dict_type"), "expected a mapping of keys to values"),
+    **dict.fromkeys(("tuple_type", "list_type"), "expected a list"),
+}
 
 _MAX_TEXT = 100  # characters of a value that errors repeat
 _REPR = reprlib.Repr()
@@ -110,6 +117,11 @@ def write_atomically(path: Path, text: str) -> Path:
     return path
 
 
+def names_file(text: str) -> bool:
+    """Return whether a text is the path of a description, and not a name of the catalog."""
+    return "/" in text or text.endswith(FILE_SUFFIXES)
+
+
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML or JSON file; raise SpecError when it is missing, malformed or too large.
 
@@ -176,7 +188,7 @@ def _explain_one(cls: type[BaseModel], item: Any) -> str:
         return f"unknown key '{location}'. {did_you_mean(_shorten(str(item['loc'][-1])), fields)}"
     if item["type"] == "missing":
         return f"missing key '{location}'"
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = _PLAIN.get(item["type"], str(item["msg"])).removeprefix("Value error, ")
     if not location:
         return message
     return f"'{location}' is {_shorten(_REPR.repr(item['input']))}: {message[:1].lower()}{message[1:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -84,8 +85,19 @@ class ClusterSpec(Noun):
     tiers: tuple[NetworkTier, ...] = Field(default=(), max_length=MOST_TIERS)
     efficiency: Efficiency | None = Field(default=None, description="achieved rates that were measured")
     rates: DeviceRates | None = Field(default=None, description="achieved rates of the accelerator's generation")
-    peak_source: str = Field(default="catalog", description="where peak_flops comes from; printed beside each MFU")
+    peak_source: str = Field(
+        default="", description="where peak_flops comes from, printed beside each MFU; default: from the description"
+    )
     source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _describe_peak(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("peak_source"):
+            return data
+        accelerator = data.get("accelerator")
+        name = accelerator.get("name") if isinstance(accelerator, Mapping) else getattr(accelerator, "name", None)
+        return {**data, "peak_source": f"peak of '{name}' as described"}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from gnomon.errors import CatalogError, SpecError, did_you_mean
-from gnomon.spec._noun import read_mapping
+from gnomon.spec._noun import FILE_SUFFIXES, names_file, read_mapping
 from gnomon.spec.catalog import cluster_from_mapping, load_cluster, load_model
 from gnomon.spec.cluster import ClusterSpec
 from gnomon.spec.hardware_profile import HardwareProfile
@@ -16,8 +16,6 @@ from gnomon.spec.model import ModelSpec
 from gnomon.spec.workload import Workload
 
 T = TypeVar("T")
-
-FILE_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class PlanInputs(NamedTuple):
@@ -56,23 +54,25 @@ def resolve_model(value: str | Mapping[str, Any]) -> ModelSpec:
     data = read_mapping(path)
     if "model_type" in data or "architectures" in data:
         return ModelSpec.from_hf_config(data, name=path.parent.name if path.name == "config.json" else path.stem)
-    return ModelSpec.from_mapping(data, where=str(path))
+    return ModelSpec.from_mapping({"name": path.stem, **data}, where=str(path))
 
 
 def resolve_cluster(value: str | Mapping[str, Any], num_ranks: int) -> ClusterSpec:
     """Return the cluster of a catalog name, a path to a hardware profile or cluster, or a mapping.
 
+    A file without `name` is called by the file's.
     A mapping without `accelerator` takes the cluster `name` from the catalog, with `num_nodes` of its nodes.
     A hardware profile gives the rates that it measured with `num_ranks` ranks on the machine.
     """
     if isinstance(value, Mapping):
         return _cluster_from_mapping(value, "cluster", num_ranks)
     path = _file(value, "cluster", "hardware.yaml")
-    return (
-        _from_catalog(load_cluster, value)
-        if path is None
-        else _cluster_from_mapping(read_mapping(path), str(path), num_ranks)
-    )
+    if path is None:
+        return _from_catalog(load_cluster, value)
+    data = read_mapping(path)
+    if "accelerator" in data and "shares" not in data:
+        data = {"name": path.stem, **data}
+    return _cluster_from_mapping(data, str(path), num_ranks)
 
 
 def _cluster_from_mapping(data: Mapping[str, Any], where: str, num_ranks: int) -> ClusterSpec:
@@ -93,7 +93,7 @@ def _file(value: Any, key: str, usual_name: str) -> Path | None:
     """Return the file that a text names, or None when it is a catalog name; raise SpecError when it is neither."""
     if not isinstance(value, str):
         raise SpecError(f"'{key}' is {value!r}; give a catalog name, the path of a file, or a mapping.")
-    if "/" not in value and not value.endswith(FILE_SUFFIXES):
+    if not names_file(value):
         return None
     path = Path(value).expanduser()
     return path / usual_name if path.is_dir() else path

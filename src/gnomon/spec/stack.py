@@ -71,6 +71,14 @@ class StackSpec(Noun):
         le=1,
         description="share of the network's rate that gathering and scattering weights, gradients and states reaches",
     )
+    post_validates: bool = Field(
+        default=False,
+        description="with zero-bubble schedules a rank updates its weights before the norm of all gradients is known, "
+        "and checks it afterwards (arXiv 2401.10241, section 4)",
+    )
+    sharded_masters: bool = Field(
+        default=False, description="the fp32 masters are the weights; 16-bit copies exist while they are gathered alone"
+    )
     gathers_each_pass: bool = Field(
         default=False,
         description="with ZeRO-2 too, weights are sharded between micro-batches and gathered for each (SHARD_GRAD_OP)",

@@ -7,6 +7,7 @@ import numpy as np
 from gnomon.errors import LayoutError, PlanError
 from gnomon.plan.arrays import Array
 from gnomon.plan.checks import check_degrees, check_imbalance, check_network, check_room
+from gnomon.plan.explain import achieved_rates
 from gnomon.plan.inference.cache import cached_tokens, kv_bytes_per_token, kv_cache_bytes
 from gnomon.plan.inference.estimate import (
     INFERENCE_TIME_TERMS,
@@ -187,10 +188,9 @@ def _decode_mbu(cluster: ClusterSpec, layout: Layout, found: Serving, workload: 
 
 
 def _sources(model: ModelSpec, cluster: ClusterSpec, workload: InferenceWorkload) -> dict[str, str]:
-    rates = cluster.source or cluster.accelerator.source or cluster.name
     return {
         "kv_bytes_per_token": "layers x cached elements x bytes",
-        "ttft_s": f"forward operators over {workload.prompt_len} tokens at achieved rates ({rates})",
+        "ttft_s": f"forward operators over {workload.prompt_len} tokens at achieved rates ({achieved_rates(cluster)})",
         "tpot_s": f"forward operators over one token per sequence, {workload.mean_context:g} tokens in the cache",
         "memory": f"sequences of {workload.total_len} tokens; {workload.memory_fraction:.0%} of the device may be used",
     }

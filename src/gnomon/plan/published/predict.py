@@ -13,7 +13,7 @@ from gnomon.plan.arrays import Array, stack
 from gnomon.plan.cases import Cases
 from gnomon.plan.evaluate import Evaluation, evaluate
 from gnomon.plan.memory import MemoryTerms, layer_bytes, stage_memory, state_bytes
-from gnomon.plan.published.columns import configuration, integer, number, text
+from gnomon.plan.published.columns import configuration, integer, number, text, with_plain_flags
 from gnomon.plan.published.conventions import OURS, TokenFlops, convention_of
 from gnomon.plan.published.memory_kinds import MemoryKind, memory_kind
 from gnomon.plan.published.rows import Problem, read_row
@@ -91,7 +91,7 @@ def predict(rows: Sequence[Row]) -> list[Prediction]:
 
 def prepare(row: Row) -> Prepared:
     """Return the problem of a row as nouns and as arrays of one; raise PlanError with the reason for refusing it."""
-    row = configuration(row)
+    row = with_plain_flags(configuration(row))
     _check_numbers(row)
     try:
         problem, taken = read_row(row)
@@ -119,7 +119,13 @@ def prepare(row: Row) -> Prepared:
         if not _supported(padded):
             evaluate(cases)  # raises with what the schedule needs
         cases = padded
-        remarks.append("the micro-batches are no multiple of pp: priced on the line through the next two multiples")
+        if problem.layout.vpp > 1:
+            remarks.append("the micro-batches are no multiple of pp: priced on the line through the next two multiples")
+        else:
+            schedule, count = problem.layout.schedule, workload.accumulation(dp)
+            remarks.append(
+                f"{schedule} does not run with {count} micro-batches: priced on the line of more that it can run"
+            )
     return Prepared(problem, cases, tuple(remarks))
 
 
@@ -144,29 +150,37 @@ def _supported(cases: Cases) -> bool:
 
 
 def _padded(cases: Cases) -> Cases:
-    """Return the cases with their micro-batches rounded up to a multiple of pp where the schedule is interleaved."""
-    pp = cases.split.pp
+    """Return the cases with their micro-batches rounded up to the next number that the schedule can run."""
+    split, step = cases.split, _round(cases)
+    rounded = np.ceil(cases.accumulation / step) * step
+    for _ in range(2):  # a folded pipeline needs two for each stage
+        rounded = np.where(supported(split.schedule, split.pp, split.vpp, rounded), rounded, rounded + split.pp)
+    return replace(cases, accumulation=rounded)
+
+
+def _round(cases: Cases) -> Array:
+    """Return by how many micro-batches a pipeline grows at a time: interleaved ones by one for each stage."""
     interleaved = (cases.split.vpp > 1) & (cases.split.schedule == SCHEDULES.index("1f1b"))
-    rounded = np.ceil(cases.accumulation / pp) * pp
-    return replace(cases, accumulation=np.where(interleaved, rounded, cases.accumulation))
+    return np.where(interleaved, cases.split.pp, 2.0)
 
 
 def step_time_s(cases: Cases, evaluation: Evaluation, micro_batches: Array) -> Array:
     """Return the step times for the `micro_batches` that were asked, which `prepare` may have rounded up.
 
     A pipeline's time grows by the same amount with each further round of micro-batches, so it is read off the line
-    through the two next multiples. With fewer micro-batches than stages each passes all stages, and only its last chunk
-    waits for those before it: p + (m - 1) / v times what one takes on one rank.
+    through the two next numbers. With fewer micro-batches than stages each passes all stages, and only its last chunk
+    waits for those before it: p + (m - 1) / v times what one takes on one rank, with two chunks where it is folded.
     """
     time = np.broadcast_to(evaluation.step_time_s, micro_batches.shape)
     extra = cases.accumulation - micro_batches
     if not np.any(extra > 0):
         return time
-    further = evaluate(
-        replace(cases, accumulation=np.where(extra > 0, cases.accumulation + cases.split.pp, cases.accumulation))
-    )
-    chunks = np.where(micro_batches < cases.split.pp, cases.split.vpp, 1.0)
-    return time - extra / cases.split.pp / chunks * (further.step_time_s - time)
+    step = _round(cases)
+    further = evaluate(replace(cases, accumulation=np.where(extra > 0, cases.accumulation + step, cases.accumulation)))
+    each = (further.step_time_s - time) / step
+    missing = np.maximum(np.minimum(cases.split.pp, cases.accumulation) - micro_batches, 0.0)
+    chunks = np.where(cases.split.vpp > 1, cases.split.vpp, 2.0)
+    return time - (extra - missing + missing / chunks) * each
 
 
 def _predict(rows: Sequence[Row]) -> list[Prediction]:

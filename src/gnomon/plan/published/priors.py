@@ -31,7 +31,7 @@ PRIORS: dict[str, dict[str, float]] = {
     "matmul.fp4": {"amd-cdna3": 0.36, OTHERS: 0.54},
     "attention.bf16": {"nvidia-ampere": 0.6, "nvidia-volta": 0.4, "amd-cdna2": 0.35, "amd-cdna3": 0.35, OTHERS: 0.5},
     "memory": {"nvidia-ampere": 0.80, "google-tpu": 0.81, "amd-cdna2": 0.71, "amd-cdna3": 0.71, OTHERS: 0.77},
-    "link": {OTHERS: 0.8},
+    "link": {"amd-cdna3": 0.68, OTHERS: 0.8},
     "network": {OTHERS: 0.8},
     "half_depth": {OTHERS: 128.0},
     "misaligned": {OTHERS: 0.2},

@@ -206,7 +206,8 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
     """Return how a row splits its model; data parallelism takes the ranks that the other ways leave."""
     ranks = needed(row, "n_accel")
     tp, pp, cp = (integer(row, name, 1) or 1 for name in ("tp", "pp", "cp"))
-    ep, expert_tp = integer(row, "ep", 1) or 1, integer(row, "etp", 1) or 1
+    ep = integer(row, "ep", 1) or 1
+    expert_tp = integer(row, "etp") or _usual_expert_tp(model, tp, ep, remarks)
     inner = tp * pp * cp
     if ranks % inner:
         raise PlanError(f"tp x pp x cp = {tp} x {pp} x {cp} does not divide n_accel={ranks}")
@@ -240,6 +241,17 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
         },
         where="layout",
     )
+
+
+def _usual_expert_tp(model: ModelSpec, tp: int, ep: int, remarks: list[str]) -> int:
+    """Return over how many ranks a silent row splits each expert: as the rest of the model (Megatron's default), or not
+    at all where expert parallelism spreads them (the recipes of Megatron-Bridge)."""
+    if model.moe is None or tp == 1:
+        return 1
+    if ep > 1:
+        remarks.append(f"etp is blank: experts are spread by ep={ep} and not split")
+        return 1
+    return tp if model.moe.expert_ffn_size % tp == 0 else 1
 
 
 def _check_heads(row: Row, model: ModelSpec, tp: int) -> None:

@@ -162,11 +162,18 @@ def statistics(errors: Array, weights: Array) -> dict[str, Any]:
     size = np.abs(errors)
     return {
         "n": int(errors.size),
-        "median": quantile(size, weights, 0.5),
+        "median": median(size, weights),
         "mean": float(np.average(size, weights=weights)),
         "p90": quantile(size, weights, 0.9),
         "bias": float(np.average(errors, weights=weights)),
     }
+
+
+def median(values: Array, weights: Array) -> float:
+    """Return the weighted median: the mean of the two middle values where exactly half of the weight lies below."""
+    below = quantile(values, weights, 0.5)
+    split = bool(np.isclose(weights[values <= below].sum(), weights.sum() / 2.0, rtol=1e-12, atol=0.0))
+    return (below + float(values[values > below].min())) / 2.0 if split else below
 
 
 def quantile(values: Array, weights: Array, share: float) -> float:

@@ -11,7 +11,10 @@ import math
 import re
 from typing import Literal, NamedTuple
 
-_FSDP = r"fsdp|hsdp|fully[ -]sharded|full_shard|hybrid[_ -]?shard|shard_grad_op|dp[_-]shard|data_parallel_shard"
+_FSDP = (
+    r"fsdp|hsdp|\bno_shard\b|fully[ -]sharded|full_shard|hybrid[_ -]?shard|shard_grad_op|dp[_-]shard"
+    r"|data_parallel_shard"
+)
 _STAGE = r"(?:zero|stage|(?<![a-z])z)[\s_:=-]*(?:stage)?[\s_:=-]*([0-3])(?!\d)"
 _WHOLE = r"no[_ -]?shard|(?:not|un)[ -]?sharded|(?:no|without) sharding|^(?:none|no|off|false)\b|replicated|\bddp\b"
 _OPTIMIZER = r"dist(?:ributed)?[ _-]?opt|shard(?:ed|s|ing)?[ _-](?:the )?optim|optimizer (?:states? )?shard"

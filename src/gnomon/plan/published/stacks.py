@@ -60,6 +60,8 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
     unfused = integer(row, "flash_attention") == 0
     classic = unfused or year <= CLASSIC_UNTIL
     deepspeed = "deepspeed" in f"{words} {text(row, 'pp_schedule')}"
+    if deepspeed and not split and sharding.stage in (1, 2) and "megatron" not in words:
+        return load_stack("deepspeed")
     return load_stack("megatron-deepspeed" if deepspeed else "megatron" if classic else "megatron-core")
 
 

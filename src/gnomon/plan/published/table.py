@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnomon.errors import PlanError
-from gnomon.plan.published.columns import check_columns
+from gnomon.plan.published.columns import check_columns, misspelt
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -21,6 +21,11 @@ class Table:
 
     def __init__(self, frame: DataFrame, name: str) -> None:
         self._frame, self.name = frame, name
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the table: columns that look misspelt."""
+        return misspelt(self._frame.columns)
 
     def __len__(self) -> int:
         return int(self._frame.height)

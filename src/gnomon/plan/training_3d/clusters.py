@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from gnomon.errors import CatalogError, LayoutError, did_you_mean
 from gnomon.spec import AcceleratorSpec, ClusterSpec, DeviceRates, NetworkTier
+from gnomon.spec._noun import FILE_SUFFIXES, names_file
 from gnomon.spec.catalog import list_clusters
-from gnomon.spec.resolve import FILE_SUFFIXES, resolve_cluster
+from gnomon.spec.resolve import resolve_cluster
 
 # names that dlcalc gives to what the catalog has under another
 ALIASES = {"u-p6e-gb300x72": "gb300-nvl72"}
@@ -55,7 +56,7 @@ def nodes_of(node_type: str, num_ranks: int, reach: int) -> Nodes:
 
 def _resolve(node_type: str, num_ranks: int) -> ClusterSpec:
     name = node_type.lower()
-    if "/" in node_type or node_type.endswith(FILE_SUFFIXES):
+    if names_file(node_type):
         return resolve_cluster(node_type, num_ranks)
     known = {*list_clusters(), *ALIASES}
     if name not in known:

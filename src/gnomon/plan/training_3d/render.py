@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gnomon.plan.training_3d.result import Component, Gemm, Memory, Training3D, Transfer
+from gnomon.spec._noun import names_file
 from gnomon.units import format_count
 
 WIDTH = 80
@@ -51,7 +52,7 @@ class _Page:
         self._heading("Hardware Configuration")
         self._row("Node Type:", machine.node_type)
         if machine.cluster != machine.node_type:
-            self._row("Catalog Cluster:", machine.cluster)
+            self._row("Cluster:" if names_file(machine.node_type) else "Catalog Cluster:", machine.cluster)
         self._row("Accelerator:", machine.accelerator)
         self._row("Total Devices:", machine.num_accelerators)
         self._row("Total Nodes:", machine.num_nodes)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from gnomon.errors import CatalogError, SpecError, did_you_mean
-from gnomon.spec._noun import read_mapping
+from gnomon.spec._noun import names_file, read_mapping
 from gnomon.spec.cluster import AcceleratorSpec, ClusterSpec
 from gnomon.spec.device_rates import DeviceRates
 from gnomon.spec.model import ModelSpec
@@ -78,7 +78,7 @@ def _with_shared(entry: dict[str, Any]) -> dict[str, Any]:
 
 def load_accelerator(name: str) -> AcceleratorSpec:
     """Return the accelerator `name`; raise CatalogError with the nearest name if there is none."""
-    return _accelerator(_read("accelerators", name))
+    return _accelerator(_read("accelerators", name), f"catalog accelerator '{name}'")
 
 
 def load_cluster(name: str, num_nodes: int | None = None) -> ClusterSpec:
@@ -94,28 +94,49 @@ def load_cluster(name: str, num_nodes: int | None = None) -> ClusterSpec:
 
 
 def cluster_from_mapping(data: Mapping[str, Any], where: str = "") -> ClusterSpec:
-    """Return the cluster that `data` describes; its `accelerator` may be a catalog name instead of a description.
+    """Return the cluster that `data` describes.
 
-    A named accelerator also brings the generic achieved rates of its generation, unless `data` has an `efficiency`.
+    Its `accelerator` is a name of the catalog, the path of a file or a description. Its `rates` are a name of the
+    catalog or a description; without them it has those of the generation that the accelerator names.
     """
-    name = data.get("accelerator") if isinstance(data, Mapping) else None
-    if not isinstance(name, str):
+    if not isinstance(data, Mapping) or data.get("accelerator") is None:
         return ClusterSpec.from_mapping(data, where=where)
-    entry = _read("accelerators", name)
-    accelerator = _accelerator(entry)
-    defaults = {"rates": _rates(entry), "peak_source": f"catalog entry '{name}', dense peak"}
-    return ClusterSpec.from_mapping({**defaults, **data, "accelerator": accelerator}, where=where)
+    given = data["accelerator"]
+    entry, origin = _accelerator_entry(given, where)
+    stated = {"rates": entry.get("efficiency"), **data, "accelerator": _accelerator(entry, origin)}
+    stated["rates"] = _rates(stated["rates"], where)
+    if isinstance(given, str) and not names_file(given):
+        stated = {"peak_source": f"catalog entry '{given}', dense peak", **stated}
+    return ClusterSpec.from_mapping(stated, where=where)
 
 
 def find_accelerator(device_name: str) -> AcceleratorSpec | None:
     """Return the accelerator that its driver calls `device_name` (`torch.cuda.get_device_name`), or None."""
     entries = (_read("accelerators", name) for name in list_accelerators())
-    return next((_accelerator(entry) for entry in entries if device_name in entry.get("device_names", ())), None)
+    found = next((entry for entry in entries if device_name in entry.get("device_names", ())), None)
+    return load_accelerator(found["name"]) if found is not None else None
 
 
-def _accelerator(entry: Mapping[str, Any]) -> AcceleratorSpec:
+def _accelerator_entry(given: Any, where: str) -> tuple[Mapping[str, Any], str]:
+    """Return (what a catalog name, the path of a file or a mapping says of an accelerator, where it says so)."""
+    if isinstance(given, AcceleratorSpec):
+        return given.to_mapping(), where
+    if isinstance(given, Mapping):
+        return given, f"{where}, accelerator" if where else "accelerator"
+    if not isinstance(given, str):
+        raise SpecError(
+            f"{where or 'cluster'}: accelerator is {given!r}; give a name of the catalog, the path of a YAML or JSON "
+            "file, or a mapping of keys to values."
+        )
+    if not names_file(given):
+        return _read("accelerators", given), f"catalog accelerator '{given.lower()}'"
+    path = Path(given).expanduser()
+    return {"name": path.stem, **read_mapping(path)}, str(path)
+
+
+def _accelerator(entry: Mapping[str, Any], where: str) -> AcceleratorSpec:
     described = {key: value for key, value in entry.items() if key not in ("efficiency", "device_names")}
-    return AcceleratorSpec.from_mapping(described, where=f"catalog accelerator '{entry['name']}'")
+    return AcceleratorSpec.from_mapping(described, where=where)
 
 
 def _refuse_accelerator(name: str) -> None:
@@ -131,11 +152,28 @@ def _refuse_accelerator(name: str) -> None:
     )
 
 
-def _rates(entry: Mapping[str, Any]) -> DeviceRates | None:
-    name = entry.get("efficiency")
-    if name is None:
-        return None
-    return DeviceRates.from_mapping(_read("efficiencies", name), where=f"catalog efficiency '{name}'")
+def _rates(given: Any, where: str) -> DeviceRates | None:
+    """Return the rates of a generation by name, or those of a description, which may name one as its `base`."""
+    if given is None or isinstance(given, DeviceRates):
+        return given
+    if isinstance(given, str):
+        return DeviceRates.from_mapping(_read("efficiencies", given), where=f"catalog efficiency '{given}'")
+    if not isinstance(given, Mapping):
+        raise SpecError(
+            f"{where or 'cluster'}: rates are {given!r}; give the name of a generation, as nvidia-hopper, or a mapping "
+            "of keys to values."
+        )
+    stated = {key: value for key, value in given.items() if key != "base"}
+    base = _read("efficiencies", str(given["base"])) if given.get("base") else {}
+    return DeviceRates.from_mapping({**base, **_merged(base, stated)}, where=f"{where}, rates" if where else "rates")
+
+
+def _merged(base: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is stated, with the other entries of the base in each of its mappings."""
+    return {
+        key: {**base[key], **value} if isinstance(value, Mapping) and isinstance(base.get(key), Mapping) else value
+        for key, value in stated.items()
+    }
 
 
 @cache
