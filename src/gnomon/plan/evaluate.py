@@ -25,6 +25,7 @@ from gnomon.spec import TIME_TERMS
 LAYER_KINDS = ("tensor", "context", "expert", "shard", "offload")
 STEP_KINDS = ("gradients", "weights", "states", "pipeline", "stragglers")
 NONE = np.zeros(1)
+TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,15 +158,15 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     forward, backward, weight = (layer.passes[name] for name in PASSES)
     attention = layer.attention
     again = split.recompute_share * (split.recompute == 2)
-    half = 0.5 * split.recompute_share * (split.recompute == PER_OP)
-    recompute = again * forward + split.recompute_share * (split.recompute == 1) * attention
-    recompute = recompute + half * (forward - attention)
+    recompute, launched_again = again * forward + split.recompute_share * (split.recompute == 1) * attention, again
+    if np.any(split.recompute == PER_OP):
+        half = 0.5 * split.recompute_share * (split.recompute == PER_OP)
+        recompute, launched_again = recompute + half * (forward - attention), again + half
     ahead, behind = (_waits(cases, work.waits[name]) for name in ("forward", "backward"))
     gather, both = state.shard_gather_s, state.shard_gather_s + state.shard_scatter_s
-    kept = work.bytes.whole(cases) * split.offload_activations
-    forward_waits = {**ahead, "shard": exposed_s(gather, NONE, forward, storage.overlap_shard)}
     # what is computed again needs its sums again, its attention the keys of others, and its experts their tokens
     attended = split.recompute_share * ((split.recompute == 1) | (split.recompute == 2))
+    forward_waits = {**ahead, "shard": exposed_s(gather, NONE, forward, storage.overlap_shard)}
     backward_waits = {
         "tensor": behind["tensor"] + again * ahead["tensor"],
         "context": behind["context"] + attended * ahead["context"],
@@ -173,18 +174,23 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     }
     # what hides behind both passes of the backward is waited for in each by its share of their computation; weights of
     # the next layer come while one is computed again
-    late = exposed_s(both, NONE, backward + recompute + weight, storage.overlap_shard)
-    moved = exposed_s(2.0 * kept / cases.host_bandwidth, NONE, forward + backward + weight, np.ones(1))
-    by_pass = _in_proportion(late, backward + recompute, weight), _in_proportion(moved, forward, backward, weight)
-    (late_input, late_weight), (moved_forward, moved_input, moved_weight) = by_pass
-    host_again = (again + half) * (layer.host - layer.host_backward)
+    computed = backward + recompute
+    late = exposed_s(both, NONE, computed + weight, storage.overlap_shard)
+    late_input = late * (computed / np.maximum(computed + weight, TINY))
+    passes = {
+        "forward": forward + total(forward_waits.values()),
+        "input": computed + total(backward_waits.values()) + late_input,
+        "weight": weight + (late - late_input),
+    }
+    moved = _moved_s(cases, work, forward, backward, weight)
+    if np.any(moved):
+        whole = np.maximum(forward + backward + weight, TINY)
+        for name, one in zip(PASSES, (forward, backward, weight), strict=True):
+            passes[name] = passes[name] + moved * (one / whole)
+    host_again = launched_again * (layer.host - layer.host_backward)
     launches = work.collectives * (2.0 + again) + 6.0 * (gather > 0)
     return LayerTimes(
-        passes={
-            "forward": forward + total(forward_waits.values()) + moved_forward,
-            "input": backward + recompute + total(backward_waits.values()) + late_input + moved_input,
-            "weight": weight + late_weight + moved_weight,
-        },
+        passes=passes,
         exposed={
             **{kind: wait + forward_waits[kind] for kind, wait in backward_waits.items()},
             "shard": late + forward_waits["shard"],
@@ -193,13 +199,17 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         recompute_s=recompute,
         host=layer.host + host_again + launches * storage.collective_dispatch_s,
         host_backward=layer.host_backward + host_again,
-        stalls=layer.stalls + (again + half) * (layer.stalls - layer.stalls_backward),
+        stalls=layer.stalls + launched_again * (layer.stalls - layer.stalls_backward),
     )
 
 
-def _in_proportion(seconds: Array, *passes: Array) -> list[Array]:
-    whole = np.maximum(total(passes), 1e-30)
-    return [seconds * one / whole for one in passes]
+def _moved_s(cases: Cases, work: LayerWork, *passes: Array) -> Array:
+    """Return what a layer waits for activations on their way to the host and back, which all its passes hide."""
+    share = cases.split.offload_activations
+    if not np.any(share):
+        return NONE
+    kept = work.bytes.whole(cases) * share
+    return exposed_s(2.0 * kept / cases.host_bandwidth, NONE, total(passes), np.ones(1))
 
 
 def _waits(cases: Cases, waits: dict[str, Array]) -> dict[str, Array]:

@@ -66,8 +66,10 @@ class LayerBytes:
     def whole(self, cases: Cases) -> Array:
         """Return what a layer that is not computed again as a whole keeps."""
         mode, share = cases.split.recompute, cases.split.recompute_share
-        per_op = share * self.kept_per_op + (1.0 - share) * self.kept
-        return np.where(mode == PER_OP, per_op, np.where(mode >= 1, self.kept_selective, self.kept))
+        kept = np.where(mode >= 1, self.kept_selective, self.kept)
+        if not np.any(mode == PER_OP):
+            return kept
+        return np.where(mode == PER_OP, share * self.kept_per_op + (1.0 - share) * self.kept, kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,9 @@ def _stage_memory(cases: Cases, layer: LayerBytes, kept: KeptBytes, states: Stat
     held = _holds_gradients(cases)
     forward_end = _activations_bytes(cases, layer, kept, states, stage) + np.where(held, states.gradients, 0.0)
     backward_end = states.gradients if np.all(held) else states.gradients + kept.again
-    backward_end = np.maximum(backward_end, states.gradients + _main_gradients(cases, states))
+    copied = _main_gradients(cases, states)
+    if np.any(copied):
+        backward_end = np.maximum(backward_end, states.gradients + copied)
     return MemoryTerms(
         weights=states.weights,
         gradients=states.gradients,
@@ -186,6 +190,8 @@ def _main_gradients(cases: Cases, states: StateBytes) -> Array:
     """
     storage = cases.storage
     copied = (storage.masters > 0) & (storage.gradient_bytes < FP32_BYTES) & (storage.sharded_masters == 0)
+    if not np.any(copied):
+        return np.zeros(1)
     return np.where(copied, states.optimizer / storage.master_bytes * FP32_BYTES, 0.0)
 
 

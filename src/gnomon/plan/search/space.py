@@ -114,7 +114,8 @@ def default_space(model: ModelSpec, num_ranks: int, per_node: int, batch: int) -
     powers = [1 << i for i in range(num_ranks.bit_length()) if 1 << i <= num_ranks]
     moe = model.moe
     stages = [d for d in range(1, model.num_layers + 1) if num_ranks % d == 0 and d <= model.num_layers]
-    chunks = [v for v in range(1, 13) if whole_chunks(model.num_layers, v)]
+    pipelines = np.asarray([pp for pp in stages if pp > 1], dtype=np.int64)
+    chunks = [v for v in range(1, 13) if v == 1 or np.any(whole_chunks(model.num_layers, pipelines * v))]
     return SearchSpace(
         tp=tuple(p for p in powers if p <= max(per_node, 8) and model.num_heads % p == 0),
         pp=tuple(stages),
