@@ -16,7 +16,7 @@ FILE = Path(__file__).parents[1] / "fixtures" / "published_small.csv"
 PAGE = Path(__file__).parents[2] / "docs" / "validate.md"
 
 
-@pytest.mark.parametrize("yes", ["1", "1.0", "yes", "TRUE", " On ", "y", True, 1])
+@pytest.mark.parametrize("yes", ["1", "1.0", "8", "2.0", "yes", "TRUE", " On ", "y", True, 1])
 @pytest.mark.parametrize("no", ["0", "0.0", "No", "false", "OFF", "n", False, 0])
 def test_yes_and_no_in_words(yes, no) -> None:
     row = {"sp": yes, "gated_mlp": no, "flash_attention": " "}

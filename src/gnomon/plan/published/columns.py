@@ -101,10 +101,15 @@ def statement(row: Mapping[str, Any], column: str) -> str:
 
 
 def flag(row: Mapping[str, Any], column: str, default: bool | None = None) -> bool | None:
-    """Return whether a column says yes, `default` when it is blank; raise PlanError for what is neither yes nor no."""
+    """Return whether a column says yes, `default` when it is blank; raise PlanError for what is neither yes nor no.
+
+    A number from one on is a degree (of sequence parallelism) or a version (of FlashAttention), and says yes.
+    """
     stated = statement(row, column)
     if stated in (*YES, *NO, ""):
         return stated in YES if stated else default
+    if re.fullmatch(r"[1-9]\d*(?:\.\d+)?", stated):
+        return True
     raise PlanError(f"column {column} is {row[column]!r}; write yes or no (or true/false, on/off, y/n, 1/0)")
 
 
