@@ -126,7 +126,10 @@ def test_a_stated_rate_is_shared_by_the_accelerators_of_a_node() -> None:
     [
         ("TPU-v4", 6144, "2 pods of 3072, DCN between", 3072),
         ("TPU-v4", 6144, "", 3072),  # a pod has 4096 chips
+        ("TPU-v4", 6144, "0 slices", 3072),
         ("TPU-v5e", 1024, "v5e-256 pod", 256),
+        ("TPU-v5e", 512, "TPU v5e 256 pod, 2 of them", 256),
+        ("TPU-v5p", 512, "dcn_data_parallelism=4", 128),
         ("TPU-v6e", 512, "2 x v6e-256", 256),
         ("TPU-v5p", 512, "4 slices of v5p-256 (128 chips)", 128),
     ],

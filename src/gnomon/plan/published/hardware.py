@@ -58,8 +58,10 @@ NAMED_CLUSTERS = {
 # "2 slices of 64", "4 x v5e-256", "2 pods of 3072", but not the chips of "v5e-256 pod"
 SLICES = re.compile(
     r"(?<![-\w.])(\d+)\s*(?:x\s*(?:tpu\s*)?v\d|slice|(?:\w+\s+)?pods?\b)|(?:slices|pods)\s*[=:]\s*(\d+)"
+    r"|dcn_(?:data|fsdp)\w*\s*[=: ]\s*(\d+)"
 )
 UNBOUNDED = 1_000_000
+LEAST_CHIPS = 4  # of a slice: one host's
 # ring, simple protocol, as the tiers of the catalog: src/graph/tuning.cc of https://github.com/NVIDIA/nccl
 PCIE_LATENCY_S, LINK_LATENCY_S, NETWORK_LATENCY_S = 5.7e-6, 3.4e-6, 14.0e-6
 
@@ -193,8 +195,9 @@ def _with_slices(tiers: Tiers, note: str, ranks: int) -> Tiers:
     if not tiers:
         return tiers
     torus, *outer = tiers
-    stated = SLICES.search(note)
-    count = int(stated.group(1) or stated.group(2)) if stated else -(-ranks // torus.span)
+    numbers = [int(next(filter(None, found))) for found in SLICES.findall(note)]
+    # "a v5e 256 pod" is one of 256 chips
+    count = next((n for n in numbers if n and ranks // n >= LEAST_CHIPS), -(-ranks // torus.span))
     if count <= 1:
         return (torus.model_copy(update={"span": max(ranks, torus.span)}),)
     return (torus.model_copy(update={"span": max(1, ranks // count)}), *outer)
