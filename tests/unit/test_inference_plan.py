@@ -1,5 +1,8 @@
 """Inference estimates against hand-computed, published and measured values."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -18,6 +21,7 @@ from gnomon.spec import CollectiveCurve, Efficiency, GridCurve, Layout, SizeCurv
 from gnomon.spec.catalog import load_cluster, load_model
 from plan_fixtures import MATMUL_RATE, MEMORY_RATE, TINY, constant_cluster
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "inference.md"
 SHORT = InferenceWorkload(prompt_len=100, output_len=20)
 
 
@@ -179,6 +183,8 @@ def test_published_decode_rates():
     ratios = [tps * estimate(model, "dgx-a100", asked, tp=tp).tpot_s for model, tp, tps in GPT_FAST]
     assert all(0.75 < ratio < 1.1 for ratio in ratios), ratios
     assert np.mean(np.abs(np.asarray(ratios) - 1)) < 0.12
+    documented = re.findall(r"\| \d \| [\d.]+ \| ([\d.]+) \|", DOCUMENT.read_text(encoding="utf-8"))
+    assert documented == [f"{1 / ratio:.2f}" for ratio in ratios]
 
 
 def test_experts_of_a_small_batch_are_read_alone():

@@ -14,7 +14,7 @@ from gnomon.cli.plan_page import check_page, write_page
 from gnomon.cli.plan_tables import show
 from gnomon.errors import PlanError
 
-MOST_PER_HOUR = 1e9  # of an accelerator; more is a slip of the pen and overflows further on
+MOST_PER_HOUR = 1e9  # as gnomon.plan.cost.MOST_PER_HOUR, which would take long to import here
 
 if TYPE_CHECKING:
     from gnomon.plan.search.result import Candidate, SearchResult

@@ -17,6 +17,7 @@ from gnomon.spec.catalog import load_stack
 
 SECONDS_PER_DAY = 86400.0
 JOULES_PER_KWH = 3.6e6
+MOST_PER_HOUR = 1e9  # of an accelerator, in any currency; more is a slip of the pen and overflows further on
 MAX_WALL_S = 1e15  # thirty million years
 IDLE_TERMS = ("communication_s", "bubble_s", "data_s", "idle_s")
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
@@ -25,7 +26,9 @@ _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 class CostRates(Noun):
     """What only the user can know. Each is unknown when absent, and so is what follows from it."""
 
-    price_per_accelerator_hour: NonNegativeFloat | None = Field(default=None, le=1e9, description="in any currency")
+    price_per_accelerator_hour: NonNegativeFloat | None = Field(
+        default=None, le=MOST_PER_HOUR, description="in any currency"
+    )
     pue: float | None = Field(
         default=None, ge=1.0, le=100.0, description="power usage effectiveness of the data center"
     )

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from gnomon.errors import CatalogError, GnomonError, LayoutError, PlanError, did_you_mean
 from gnomon.plan.checks import check_imbalance
+from gnomon.plan.cost import MOST_PER_HOUR
 from gnomon.plan.inference.evaluate import Serving, needed_memory, serve
 from gnomon.plan.inference.planner import check_serving, every_batch, serving_layout, usable_bytes
 from gnomon.plan.inference.workload import InferenceWorkload
@@ -19,7 +20,6 @@ from gnomon.spec.catalog import list_clusters, load_cluster
 
 TENSOR_DEGREES = (1, 2, 4, 8, 16, 32, 64)
 PIPELINE_DEGREES = (1, 2, 4, 8)
-MOST_PER_HOUR = 1e9  # of an accelerator, in any currency
 
 
 class ServingTarget(Noun):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from gnomon.plan.published.columns import integer, statement, text
 from gnomon.plan.published.recomputed_products import some_products
 from gnomon.spec import ModelSpec, StackSpec
+from gnomon.spec.layout import Recompute
 
 Row = Mapping[str, Any]
-Recompute = Literal["none", "selective", "full", "per_op"]
 NOTHING = r"(?:none|no|not|off|disabled|false|0|without|never)\b"
 # what only names the setting: "remat_policy: none", "activation_checkpoint.mode = full"
 NAMES = (

@@ -6,7 +6,6 @@ A part of every layer is priced as if that part of the layers were computed agai
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from gnomon.plan.parameters import (
     attention_linears,
@@ -16,8 +15,8 @@ from gnomon.plan.parameters import (
     shared_expert_linears,
 )
 from gnomon.spec import ModelSpec
+from gnomon.spec.layout import Recompute
 
-Recompute = Literal["none", "selective", "full"]
 WHOLE = ("qkv", "out", "up", "down")
 # what Megatron-Core's recompute_modules compute again: products by part, or passes of memory that are not priced apart
 MODULES = {
