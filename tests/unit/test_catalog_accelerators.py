@@ -9,6 +9,7 @@ import gnomon.spec.catalog as catalog
 # name: clock in MHz, and half-precision FLOP that one unit does in a cycle, both from the white paper of the generation
 RATES = {
     "v100-32gb": (1530, 1024),
+    "v100-sxm3-32gb": (1597, 1024),
     "t4": (1590, 1024),
     "a100-80gb": (1410, 2048),
     "a100-64gb-custom": (1410, 2048),

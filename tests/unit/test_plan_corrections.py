@@ -7,7 +7,7 @@ import pytest
 
 from gnomon.errors import LayoutError, PlanError, SpecError
 from gnomon.plan.cases import Cases
-from gnomon.plan.communication import shard_traffic
+from gnomon.plan.communication import gradient_reduction_s, shard_traffic
 from gnomon.plan.evaluate import evaluate
 from gnomon.plan.memory import cast_weights_bytes, layer_activations_bytes, layer_bytes
 from gnomon.plan.network import all_gather_s, group
@@ -388,6 +388,20 @@ def test_what_is_computed_again_hides_shards_too():
     hidden = none.time.communication_s - full.time.communication_s
     overlap = load_stack("fsdp").overlap_shard
     assert hidden == pytest.approx(overlap * full.time.recompute_s, rel=0.02)  # the slowest rank computes longer
+
+
+def test_old_megatron_hides_the_reduction_only_without_a_pipeline():
+    """PyTorch's DDP wraps its model without a pipeline; with one, its own reduces when all micro-batches are done."""
+    asked = Workload(seq_len=2048, global_batch=512, micro_batch=8, precision="fp16", stack="megatron")
+    model, stack = load_model("gpt3-6.7b"), load_stack("megatron")
+    for pp, hidden in ((1, stack.overlap_data), (2, 0.0)):
+        layout = Layout(dp=32, tp=8, pp=pp, recompute="full")
+        cases = Cases.of(model, H100, layout, asked, stack)
+        (shown,) = evaluate(cases).exposed["gradients"]
+        (whole,) = gradient_reduction_s(cases)[0]
+        assert shown == pytest.approx((1.0 - hidden) * whole, rel=1e-12)
+        said = plan(model, H100, layout, asked).assumptions
+        assert f"{hidden:.0%} of the gradient reduction hides behind backward" in said
 
 
 def test_fsdp_that_shards_between_micro_batches_gathers_for_each():

@@ -24,6 +24,17 @@ def network(num_accelerators: int, **links: int) -> Network:
     )
 
 
+def test_a_tier_runs_at_what_was_measured_on_it_else_at_its_generations_share() -> None:
+    cluster = load_cluster("jean-zay-a100", num_nodes=4)
+    rates = cluster.rates
+    assert rates is not None
+    found = Network.of(cluster).bandwidth
+    assert found[0][0] == pytest.approx(300e9 * rates.link, rel=1e-12)
+    assert found[1][0] == pytest.approx(40.5e9 / 8 / 2, rel=1e-12)  # 40.5 Gb/s of an adapter, which two GPUs share
+    selene = Network.of(load_cluster("selene", num_nodes=4)).bandwidth
+    assert selene[1][0] == pytest.approx(25e9 * rates.network, rel=1e-12)
+
+
 @pytest.mark.parametrize(("ranks", "links"), [(2, 1), (4, 3), (8, 7)])
 def test_direct_links_carry_what_goes_to_their_ends_alone(ranks: int, links: int) -> None:
     """MI300X: one of seven links to each other GPU of a node."""

@@ -125,6 +125,16 @@ def test_a_mechanism_that_the_catalog_says_is_absent_is_not_fitted(parameters: l
     assert {"nvidia-ampere.matmul.bf16", "nvidia-hopper.matmul.fp8", "megatron-core.overlap_tensor"} <= names
 
 
+def test_a_network_that_was_measured_is_not_fitted(found: Observations) -> None:
+    problem = next(p for p in found.problems if p.cluster.accelerator.name == "a100-80gb" and len(p.cluster.tiers) > 1)
+    inner, outer = problem.cluster.tiers[:2]
+    measured = problem.cluster.model_copy(update={"tiers": (inner, outer.model_copy(update={"achieved": 0.4}))})
+    names = [p.name for p in free_parameters([problem._replace(cluster=measured)])]
+    assert "nvidia-ampere.link" in names
+    assert "nvidia-ampere.network" not in names
+    assert "nvidia-ampere.network" in [p.name for p in free_parameters([problem])]
+
+
 def with_truth(found: Observations, parameters: list[Parameter]) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(1)
     priors = np.asarray([p.prior for p in parameters])

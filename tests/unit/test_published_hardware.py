@@ -23,6 +23,7 @@ from gnomon.spec.catalog import load_cluster
         ("A800", "a800-80gb"),
         ("Tesla V100 32GB", "v100-32gb"),
         ("V100-SXM2-16GB", "v100-16gb"),
+        ("Tesla V100-SXM3-32GB", "v100-sxm3-32gb"),
         ("H100", "h100-sxm"),
         ("NVIDIA H100 80GB HBM3", "h100-sxm"),
         ("H100-PCIe", "h100-pcie"),
@@ -102,6 +103,24 @@ def test_a_node_limits_the_innermost_tier_where_the_catalog_ends_it_there(
 ) -> None:
     cluster, remarks = machine(hardware, 64, per_node, note)
     assert cluster.tiers[0].span == span
+    assert remarks == []
+
+
+@pytest.mark.parametrize(
+    ("hardware", "per_node", "note", "board"),
+    [
+        ("V100-32GB", 16, "", "v100-sxm3-32gb"),  # no other machine has sixteen
+        ("V100-32GB", 16, "DGX-2", "v100-sxm3-32gb"),
+        ("V100-SXM2-32GB", 16, "", "v100-32gb"),
+        ("V100-32GB", 8, "DGX-1", "v100-32gb"),
+        ("V100-32GB", 8, "", "v100-32gb"),
+        ("V100-16GB", 16, "DGX-2", "v100-16gb"),
+        ("A100-40GB", 8, "DGX-A100", "a100-40gb"),
+    ],
+)
+def test_a_machine_says_which_board_of_a_name_it_has(hardware: str, per_node: int, note: str, board: str) -> None:
+    cluster, remarks = machine(hardware, 1, per_node, note)
+    assert cluster.accelerator.name == board
     assert remarks == []
 
 

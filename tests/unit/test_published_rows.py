@@ -12,7 +12,7 @@ from gnomon.plan.published.recomputed_products import some_products
 from gnomon.plan.published.rows import problem_of
 from gnomon.spec import Layout, Workload
 from gnomon.spec._noun import read_mapping
-from gnomon.spec.catalog import load_cluster, load_model
+from gnomon.spec.catalog import load_cluster, load_model, load_stack
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -72,6 +72,8 @@ def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int
         ({"source": "MaxText", "hardware": "TPU-v5p"}, "xla"),
         ({"year": 2021}, "megatron"),
         ({"flash_attention": 0, "pp_schedule": "1F1B (DeepSpeed)"}, "megatron-deepspeed"),
+        ({"source": "BigScience BLOOM", "year": 2022, "pp_schedule": "1F1B (DeepSpeed)"}, "bigscience"),
+        ({"source": "bigscience-workshop/transformers", "year": 2024}, "megatron-core"),
         ({}, "megatron-core"),
     ],
 )
@@ -246,6 +248,14 @@ def test_launches_that_wait_for_their_kernels(notes: str, ahead: bool) -> None:
     assert problem(year=2021, overlap_notes=notes).stack.asynchronous is ahead
 
 
+@pytest.mark.parametrize(("notes", "ahead"), [("", False), ("CUDA_LAUNCH_BLOCKING=0", True), ("DP overlap off", False)])
+def test_job_scripts_of_bigscience_launch_synchronously_unless_a_row_says_otherwise(notes: str, ahead: bool) -> None:
+    stack = problem(source="BigScience BLOOM", year=2022, overlap_notes=notes).stack
+    assert stack.asynchronous is ahead
+    assert stack.dispatch_s == load_stack("megatron").dispatch_s
+    assert stack.framework_bytes == load_stack("megatron-deepspeed").framework_bytes
+
+
 def test_families_that_run_the_same_layers_launch_them_alike() -> None:
     ours, theirs = problem(year=2021).stack, problem(flash_attention=0, pp_schedule="1F1B (DeepSpeed)").stack
     assert (ours.dispatch_s, ours.run_ahead, ours.elementwise_passes) == (
@@ -253,8 +263,8 @@ def test_families_that_run_the_same_layers_launch_them_alike() -> None:
         theirs.run_ahead,
         theirs.elementwise_passes,
     )
-    deepspeed = problem(zero_stage_or_fsdp="ZeRO-3 (DeepSpeed)").stack
-    assert ours.shard_rate != theirs.shard_rate == deepspeed.shard_rate
+    blocking = problem(source="BigScience BLOOM", year=2022).stack
+    assert ours.shard_rate != theirs.shard_rate == blocking.shard_rate
 
 
 def test_shards_stay_gathered_between_pipeline_stages() -> None:

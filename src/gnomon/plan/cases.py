@@ -84,6 +84,7 @@ class Storage:
     step_overhead_s: Array
     overlap_tensor: Array
     overlap_data: Array
+    overlap_piped: Array
     overlap_shard: Array
     shard_rate: Array
     gathers_each_pass: Array
@@ -123,6 +124,7 @@ class Storage:
             dispatch_backward_s=array(measured.dispatch_backward_s if measured else stack.dispatch_s),
             dispatch_optimizer_s=array(measured.dispatch_optimizer_s if measured else 0.0),
             overlap_data=array(measured.communication_overlap if measured else stack.overlap_data),
+            overlap_piped=array(measured is not None or stack.overlap_piped),
             memory_overhead=array(measured.allocator_overhead if measured else stack.memory_overhead),
             framework_bytes=array(measured.framework_bytes if measured else stack.framework_bytes),
             compute_bytes=array(compute),
@@ -232,6 +234,12 @@ class Cases:
         multiple = np.where(self.model.conditioned > 0, 1.0, self.storage.vocabulary_multiple)
         share = self.model.vocab / self.split.tp
         return np.where(multiple > 1, np.ceil(share / multiple) * multiple, share)
+
+    @property
+    def overlap_data(self) -> Array:
+        """Share of the gradient reduction that the backward pass may hide."""
+        hides = (self.split.pp == 1) | (self.storage.overlap_piped > 0)
+        return np.where(hides, self.storage.overlap_data, 0.0)
 
     @property
     def tokens(self) -> Array:

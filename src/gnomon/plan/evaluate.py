@@ -380,7 +380,7 @@ def _windows(cases: Cases, state: StateWork, slow: StageWork, idle_s: Array) -> 
 
 def _step_exposed(cases: Cases, state: StateWork, windows: dict[str, Array]) -> dict[str, Array]:
     """Return what the step waits for the reduction of gradients, the gathering of weights, and offloaded states."""
-    overlap = cases.storage.overlap_data
+    overlap = cases.overlap_data
     return {
         "gradients": exposed_s(state.reduction_s, state.last_bucket_s, windows["gradients"], overlap),
         "weights": exposed_s(state.gather_s, NONE, windows["weights"], overlap),

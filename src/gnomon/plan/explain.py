@@ -65,7 +65,8 @@ def assumptions(
     efficiency = cluster.efficiency
     lines.append(_launches(cluster, stack))
     if layout.dp > 1:
-        overlap = efficiency.communication_overlap if efficiency else stack.overlap_data
+        usual = stack.overlap_data if layout.pp == 1 or stack.overlap_piped else 0.0
+        overlap = efficiency.communication_overlap if efficiency else usual
         lines.append(f"{overlap:.0%} of the gradient reduction hides behind backward")
     if efficiency is None:
         lines.append(

@@ -36,9 +36,10 @@ class Network:
             none = (array(1.0),) * NUM_TIERS
             return cls(span=none, bandwidth=none, latency_s=(array(0.0),) * NUM_TIERS)
         inner, outer = (cluster.rates.link, cluster.rates.network) if cluster.rates else (1.0, 1.0)
+        shares = [tier.achieved or (outer if place else inner) for place, tier in enumerate(tiers)]
         return cls(
             span=padded([array(t.span) for t in tiers]),
-            bandwidth=padded([array(t.bandwidth_bytes_per_s * (outer if i else inner)) for i, t in enumerate(tiers)]),
+            bandwidth=padded([array(t.bandwidth_bytes_per_s * s) for t, s in zip(tiers, shares, strict=True)]),
             latency_s=padded([array(t.latency_s) for t in tiers]),
             neighbours=padded([array(t.neighbours or 0) for t in tiers]),
             axes=padded([array(t.torus_axes or 0) for t in tiers]),

@@ -56,6 +56,12 @@ class NetworkTier(Noun):
     name: str
     span: PositiveInt = Field(description="accelerators that this tier connects")
     bandwidth_bytes_per_s: PositiveFloat = Field(description="per accelerator and direction")
+    achieved: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of it that large collectives were measured to reach; default: that of the generation",
+    )
     latency_s: NonNegativeFloat = 0.0
     neighbours: PositiveInt | None = Field(
         default=None, description="accelerators to each of which an equal part of the links goes; default: a switch"

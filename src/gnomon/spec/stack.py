@@ -21,6 +21,7 @@ SHARED_FIELDS = {
         "fused_loss",
     ),
     "shards_of": ("shard_rate",),
+    "memory_of": ("framework_bytes", "memory_overhead"),
 }
 
 
@@ -35,6 +36,10 @@ class StackSpec(Noun):
     shards_of: str | None = Field(
         default=None,
         description="family whose sharding it runs: how fast weights and gradients are gathered and scattered",
+    )
+    memory_of: str | None = Field(
+        default=None,
+        description="family whose memory it has beside the tensors: what context, libraries and allocator take",
     )
     storage: Storage = Field(
         description="autocast: fp32 weights and residual stream; mixed: 16-bit weights with fp32 masters; pure: 16-bit"
@@ -62,6 +67,9 @@ class StackSpec(Noun):
     step_overhead_s: NonNegativeFloat = Field(default=0.0, description="host seconds per step outside the model")
     overlap_tensor: float = Field(default=0.0, ge=0, le=1, description="share of tensor-parallel traffic hidden")
     overlap_data: float = Field(default=0.0, ge=0, le=1, description="share of the gradient reduction hidden")
+    overlap_piped: bool = Field(
+        default=True, description="the gradient reduction hides under pipeline parallelism too, not only without"
+    )
     overlap_shard: float = Field(
         default=0.0, ge=0, le=1, description="share of the gathering of sharded weights hidden"
     )

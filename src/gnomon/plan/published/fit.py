@@ -19,7 +19,7 @@ from gnomon.plan.published.parameters import Parameter, Rows, with_parameters
 
 NOISE = 0.08  # of one row: what a formula without the row's own kernels cannot know
 STEP = 0.02  # of a spread, for the derivative
-SMALLEST_GAIN = 1e-4  # of the cost, below which an iteration ends the fit
+SMALLEST_GAIN = 1e-7  # of the cost, below which an iteration ends the fit
 Observe = Callable[[Cases], Array]
 
 

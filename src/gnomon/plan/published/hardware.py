@@ -19,6 +19,7 @@ Tiers = tuple[NetworkTier, ...]
 # the machine that a row means when it names only the accelerator
 USUAL_CLUSTERS = {
     "v100-32gb": "dgx-2",
+    "v100-sxm3-32gb": "dgx-2",
     "v100-16gb": "dgx-1-v100",
     "a100-40gb": "dgx-a100",
     "a100-80gb": "dgx-a100",
@@ -71,7 +72,7 @@ def cluster_of(row: Row, remarks: list[str]) -> ClusterSpec:
 
     What was taken for want of a statement goes to `remarks`.
     """
-    accelerator = accelerator_of(row, remarks)
+    accelerator = _board(row, accelerator_of(row, remarks))
     ranks = integer(row, "n_accel") or 1
     cluster = _catalog_cluster(row, accelerator, remarks)
     per_node = integer(row, "accel_per_node") or (cluster.accelerators_per_node if cluster else 1)
@@ -88,6 +89,13 @@ def cluster_of(row: Row, remarks: list[str]) -> ClusterSpec:
     tiers = (*tiers[:-1], tiers[-1].model_copy(update={"span": max(tiers[-1].span, UNBOUNDED)})) if tiers else ()
     nodes = -(-ranks // per_node)
     return cluster.model_copy(update={"accelerators_per_node": per_node, "num_nodes": nodes, "tiers": tiers})
+
+
+def _board(row: Row, accelerator: str) -> str:
+    """Return the accelerator, in a DGX-2 the board that this machine alone has: its V100s are clocked higher."""
+    dgx_2 = "dgx-2" in _note(row) or integer(row, "accel_per_node") == 16
+    higher = accelerator == "v100-32gb" and dgx_2 and "sxm2" not in text(row, "hardware")
+    return "v100-sxm3-32gb" if higher else accelerator
 
 
 def _note(row: Row) -> str:

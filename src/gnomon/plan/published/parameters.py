@@ -198,8 +198,10 @@ def _reads(problem: Problem, constant: Constant, path: str) -> bool:
     """Return whether the constant decides the array at `path` of a problem."""
     if path in TIERS:
         # a cluster with fewer tiers repeats its last one
-        innermost = path == TIERS[0] or len(problem.cluster.tiers) == 1
-        return innermost == (constant.field == "link")
+        tiers = problem.cluster.tiers
+        place = min(TIERS.index(path), len(tiers) - 1)
+        measured = bool(tiers) and tiers[place].achieved is not None
+        return not measured and (place <= 0) == (constant.field == "link")
     return not constant.dtypes or _dtype(problem, path) in constant.dtypes
 
 

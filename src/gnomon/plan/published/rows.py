@@ -14,7 +14,7 @@ from gnomon.plan.published.hardware import cluster_of
 from gnomon.plan.published.pipelines import schedule_of
 from gnomon.plan.published.precisions import precision_of
 from gnomon.plan.published.recomputation import recompute_of
-from gnomon.plan.published.stacks import stack_of, storage_of, zero_of
+from gnomon.plan.published.stacks import CLASSIC, stack_of, storage_of, zero_of
 from gnomon.plan.stages import END_LAYERS, whole_chunks
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
@@ -221,7 +221,7 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
     if vpp > 1 and not whole_chunks(model.num_layers, pp * vpp):
         remarks.append(f"pp x vpp = {pp} x {vpp} chunks do not divide the {model.num_layers} layers")
     stated = integer(row, "sp")
-    usual = stack.name not in ("megatron", "megatron-deepspeed")
+    usual = stack.name not in CLASSIC
     recompute, share = recompute_of(row, stack, model, remarks)
     return Layout.from_mapping(
         {
@@ -292,7 +292,7 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec
             "precision": precision_of(row, cluster.accelerator),
             "stack": stack.name,
             "attention_kernel": None if flash is None else "flash" if flash else "unfused",
-            "dropout": stack.name in ("megatron", "megatron-deepspeed") and not bool(integer(row, "gated_mlp", 0)),
+            "dropout": stack.name in CLASSIC and not bool(integer(row, "gated_mlp", 0)),
         },
         where="workload",
     )

@@ -4,6 +4,7 @@
 |---|---|---|---|---|
 | megatron | Megatron-LM before fused attention (to 2022) | full | none | none |
 | megatron-deepspeed | Megatron-DeepSpeed | full | none | none |
+| bigscience | BigScience's fork of it: each launch waits for its kernel | full | none | none |
 | megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since 2023 | none | optimizer (ZeRO-1) | yes |
 | fsdp | PyTorch FSDP, with tensor and pipeline parallelism too (torchtitan) | full | all (ZeRO-3) | yes |
 | fsdp-compiled | the same compiled: fms-fsdp, torchtitan in FP8, rows that say so | full | all (ZeRO-3) | yes |
@@ -24,6 +25,7 @@ from gnomon.spec.catalog import load_stack
 
 Row = Mapping[str, Any]
 CLASSIC_UNTIL = 2022
+CLASSIC = ("megatron", "megatron-deepspeed", "bigscience")  # families with the layers of Megatron-LM before 2023
 CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
 COMPILED = ("fms-fsdp", "compile")  # fms-fsdp compiles by default
 NO_OVERLAP = (
@@ -59,6 +61,8 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
     year = integer(row, "year") or CLASSIC_UNTIL + 1
     unfused = integer(row, "flash_attention") == 0
     classic = unfused or year <= CLASSIC_UNTIL
+    if "bigscience" in words and classic:
+        return load_stack("bigscience")
     deepspeed = "deepspeed" in f"{words} {text(row, 'pp_schedule')}"
     if deepspeed and not split and sharding.stage in (1, 2) and "megatron" not in words:
         return load_stack("deepspeed")
@@ -69,14 +73,20 @@ def storage_of(row: Row, stack: StackSpec) -> StackSpec:
     """Return the stack with what the row states: precision of gradients, overlap, and whether launches run ahead."""
     notes = text(row, "overlap_notes")
     stack = stack.model_copy(update=dict.fromkeys(_not_overlapped(notes), 0.0))
-    if re.search(r"launch[_ ]blocking(?!\s*[=:]?\s*0)|synchronous launch", notes) and "asynchronous" not in notes:
-        stack = stack.model_copy(update={"asynchronous": False})
+    stack = stack.model_copy(update={"asynchronous": _launches_ahead(notes, stack.asynchronous)})
     stated = text(row, "grad_accum_dtype") or text(row, "precision")
     if re.search(r"fp32|float32|default", stated):
         return stack.model_copy(update={"gradient_bytes": 4})
     if "pure" in stated or text(row, "grad_accum_dtype") in ("bf16", "fp16", "bfloat16", "float16"):
         return stack.model_copy(update={"gradient_bytes": 2})
     return stack
+
+
+def _launches_ahead(notes: str, usual: bool) -> bool:
+    """Return whether the host runs ahead of the device: as a note says, else as usual."""
+    if re.search(r"asynchronous launch|launch[_ ]blocking\s*[=:]?\s*0", notes):
+        return True
+    return usual and not re.search(r"launch[_ ]blocking|synchronous launch", notes)
 
 
 def _not_overlapped(notes: str) -> list[str]:
@@ -98,7 +108,7 @@ def zero_of(
     (MaxText) unless the row says otherwise.
     """
     stated = read_sharding(statement(row, "zero_stage_or_fsdp"))
-    usual = {"megatron": 0, "megatron-deepspeed": 0, "megatron-core": 1}.get(stack.name, 3)
+    usual = 0 if stack.name in CLASSIC else {"megatron-core": 1}.get(stack.name, 3)
     tp, cp = integer(row, "tp") or 1, integer(row, "cp") or 1
     slices = cluster.accelerator.kind == "tpu" and len(cluster.tiers) > 1
     in_slice = max(1, cluster.tiers[0].span // tp) if slices else None

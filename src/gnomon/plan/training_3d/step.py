@@ -121,7 +121,7 @@ def _data_parallel(problem: Problem, cases: Cases, evaluation: Evaluation) -> tu
                 latency_s=latency,
                 bandwidth_s=bandwidth / buckets,
                 total_s=total,
-                exposed_s=exposed_s(total, last, evaluation.windows[kind], cases.storage.overlap_data),
+                exposed_s=exposed_s(total, last, evaluation.windows[kind], cases.overlap_data),
                 one_site_s=local_bandwidth + buckets * local_latency,
             )
         )
