@@ -98,8 +98,8 @@ def _choices(estimate: Estimate) -> list[list[tuple[Change, ...]]]:
 
 def _savings(layout: Layout, workload: Workload) -> list[list[tuple[Change, ...]]]:
     """Return what saves memory with the same degrees of parallelism."""
-    modes = ("none", "selective", "per_op", "full")
-    more = [mode for mode in modes[modes.index(layout.recompute) + 1 :] if mode != "per_op"]
+    modes = ("none", "selective", "per_op", "products", "full")
+    more = [mode for mode in modes[modes.index(layout.recompute) + 1 :] if mode in ("selective", "full")]
     smaller = [m for m in (8, 4, 2, 1) if m < workload.micro_batch and workload.global_batch % m == 0]
     stages = range(layout.zero_stage + 1, 4) if layout.dp * layout.cp > 1 else ()
     return [

@@ -15,9 +15,9 @@ from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 from gnomon.spec.device_rates import operand_dtype
 from gnomon.spec.layout import SCHEDULES
 
-OPERAND_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
-RECOMPUTES = ("none", "selective", "full", "per_op")
-PER_OP = RECOMPUTES.index("per_op")
+OPERAND_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5}
+RECOMPUTES = ("none", "selective", "full", "per_op", "products")
+PER_OP, SOME = RECOMPUTES.index("per_op"), RECOMPUTES.index("products")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,7 @@ class Storage:
     vocabulary_multiple: Array
     padded_values: Array
     fused_loss: Array
+    stops_early: Array
     memory_overhead: Array
     framework_bytes: Array
 
@@ -145,6 +146,7 @@ class Storage:
             vocabulary_multiple=array(stack.vocabulary_multiple),
             padded_values=array(stack.padded_values),
             fused_loss=array(stack.fused_loss),
+            stops_early=array(stack.stops_early),
         )
 
 
@@ -188,7 +190,7 @@ class Cases:
             split=Split.of(layout),
             storage=Storage.of(stack, workload.precision, cluster),
             network=Network.of(cluster),
-            rates=rates_of(cluster, workload.precision),
+            rates=rates_of(cluster, workload.precision, stack.own_attention),
             seq_len=array(workload.seq_len),
             encoder_seq_len=array(workload.encoder_seq_len or 0),
             micro_batch=array(workload.micro_batch),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
-from gnomon.plan.cases import PER_OP, Cases
+from gnomon.plan.cases import PER_OP, SOME, Cases
 from gnomon.plan.communication import exposed_s, stage_send_s
 from gnomon.plan.flops import step_tokens
 from gnomon.plan.layer_work import LayerWork, layer_work
@@ -158,10 +158,15 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     forward, backward, weight = (layer.passes[name] for name in PASSES)
     attention = layer.attention
     again = split.recompute_share * (split.recompute == 2)
-    recompute, launched_again = again * forward + split.recompute_share * (split.recompute == 1) * attention, again
-    if np.any(split.recompute == PER_OP):
-        half = 0.5 * split.recompute_share * (split.recompute == PER_OP)
-        recompute, launched_again = recompute + half * (forward - attention), again + half
+    recompute, launched_again = (
+        again * layer.repeated + split.recompute_share * (split.recompute == 1) * attention,
+        again,
+    )
+    if np.any(split.recompute >= PER_OP):
+        products = split.recompute_share * (split.recompute == SOME)
+        some = products + 0.5 * split.recompute_share * (split.recompute == PER_OP)
+        recompute, launched_again = recompute + some * (layer.repeated - attention), again + some
+        again = again + products
     ahead, behind = (_waits(cases, work.waits[name]) for name in ("forward", "backward"))
     gather, both = state.shard_gather_s, state.shard_gather_s + state.shard_scatter_s
     # what is computed again needs its sums again, its attention the keys of others, and its experts their tokens

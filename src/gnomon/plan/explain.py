@@ -118,8 +118,13 @@ def _recompute(layout: Layout) -> str:
     what = {
         "full": "whole layers are",
         "per_op": "every second product and what lies between products are",
+        "products": "products are",
         "selective": "the attention core is",
     }[layout.recompute]
+    if layout.recompute == "products":
+        return (
+            f"{layout.recompute_share:.0%} of each layer's {what} computed again in the backward pass, attention is not"
+        )
     part = "" if layout.recompute_share == 1.0 else f" in {layout.recompute_share:.0%} of the layers"
     return f"{what} computed again in the backward pass{part}"
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
-from gnomon.plan.cases import PER_OP, Cases, product_ways
+from gnomon.plan.cases import PER_OP, SOME, Cases, product_ways
 from gnomon.plan.halves import average, halves, largest
 from gnomon.plan.price import total
 from gnomon.plan.schedule import in_flight
@@ -66,7 +66,7 @@ class LayerBytes:
     def whole(self, cases: Cases) -> Array:
         """Return what a layer that is not computed again as a whole keeps."""
         mode, share = cases.split.recompute, cases.split.recompute_share
-        kept = np.where(mode >= 1, self.kept_selective, self.kept)
+        kept = np.where((mode >= 1) & (mode != SOME), self.kept_selective, self.kept)
         if not np.any(mode == PER_OP):
             return kept
         return np.where(mode == PER_OP, share * self.kept_per_op + (1.0 - share) * self.kept, kept)
@@ -164,7 +164,9 @@ def _kept_bytes(cases: Cases, layer: LayerBytes) -> KeptBytes:
 
 
 def _recomputed_share(cases: Cases) -> Array:
-    return np.where(cases.split.recompute == 2, cases.split.recompute_share, 0.0)
+    """Return the part of what a layer keeps that is made again: of some products, that of their weights."""
+    mode = cases.split.recompute
+    return np.where((mode == 2) | (mode == SOME), cases.split.recompute_share, 0.0)
 
 
 def _stage_memory(cases: Cases, layer: LayerBytes, kept: KeptBytes, states: StateBytes, stage: str) -> MemoryTerms:
@@ -289,7 +291,7 @@ def _half_tensors(cases: Cases) -> dict[str, Array]:
     keys = cases.seq_len + crossed * cases.encoder_seq_len
     scores = cases.micro_batch * model.heads / tp * cases.seq_len * keys / split.cp
     queried, read = tokens * (1.0 + crossed), tokens + crossed * cases.memory_tokens
-    selective = (split.recompute >= 1) & (split.recompute != PER_OP)
+    selective = (split.recompute >= 1) & (split.recompute < PER_OP)
     unfused = np.where(cases.flash > 0, 0.0, np.where(selective, 0.0, 1.0))
     routed_tokens, width = cases.routed_tokens * model.moe_layers / model.num_layers, _width(cases)
     gates = np.where(model.gated > 0, np.where(storage.fused > 0, 2.0, 3.0), 1.0)

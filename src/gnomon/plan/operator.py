@@ -18,7 +18,7 @@ class Operator:
     `place` says what the calls count: per average layer and micro-batch, per micro-batch on the first or the last
     pipeline stage, per micro-batch after the first (`accumulation`), or per optimizer step. `point` locates the
     operator on its curve: (m, n, k, groups) of a product, (sequence length, head dimension) of attention. `launches`
-    are calls of the host, `kernels` of the device.
+    are calls of the host, `kernels` of the device. `again` is the part that recomputing the whole layer repeats.
     """
 
     name: str
@@ -34,4 +34,4 @@ class Operator:
     launches: float | Array = 1.0
     kernels: float | Array = 1.0
     wide: bool = False
-    recomputed: bool = True
+    again: float | Array = 1.0

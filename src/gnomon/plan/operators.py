@@ -115,7 +115,18 @@ def _product(cases: Cases, name: str, split: str, layers: str) -> Iterator[Opera
     n_local = n / ways if split == "column" else n
     k_local = k / ways if split == "row" else k
     share = _share(cases, layers)
-    yield from _linear(cases, name, "matmul_s", share, (m, n_local, k_local, groups), "layer")
+    shape = (m, n_local, k_local, groups)
+    yield from _linear(cases, name, "matmul_s", share, shape, "layer", _again(cases, name))
+
+
+def _again(cases: Cases, name: str) -> float | Array:
+    """Return how much of a forward product is computed again with its layer.
+
+    What the last one returns goes into the next layer's input alone, which is kept, unless a gate or a norm follows.
+    """
+    if name != "mlp down":
+        return 1.0
+    return 1.0 - cases.storage.stops_early * (cases.model.conditioned == 0) * (cases.model.norms_per_layer <= 2)
 
 
 def _share(cases: Cases, layers: str) -> Array:
@@ -131,7 +142,13 @@ def _share(cases: Cases, layers: str) -> Array:
 
 
 def _linear(
-    cases: Cases, name: str, term: str, calls: Array, shape: tuple[Array, Array, Array, Array], place: Place
+    cases: Cases,
+    name: str,
+    term: str,
+    calls: Array,
+    shape: tuple[Array, Array, Array, Array],
+    place: Place,
+    again: float | Array = 1.0,
 ) -> Iterator[Operator]:
     m, n, k, groups = shape
     storage = cases.storage
@@ -155,6 +172,7 @@ def _linear(
             point=(m, n, k, groups),
             launches=each * (1.0 if phase == "backward" else 2.0 - storage.fused),
             wide=wide,
+            again=again,
         )
     casts = "elementwise_s" if term == "matmul_s" else term
     weights = n * k * groups

@@ -39,9 +39,9 @@ def check_own_loop(layout: Layout, workload: Workload) -> None:
             raise LayoutError(
                 f"layout.{name}={value} can be planned, but gnomon's own loop does not have it. Set {name}={wanted}."
             )
-    if layout.recompute == "per_op":
+    if layout.recompute in ("per_op", "products"):
         raise LayoutError(
-            "layout.recompute=per_op can be planned, but gnomon's own loop does not have it. "
+            f"layout.recompute={layout.recompute} can be planned, but gnomon's own loop does not have it. "
             "Choose none, selective or full."
         )
     if layout.zero_stage == 1:

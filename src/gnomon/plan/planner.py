@@ -77,8 +77,12 @@ def _computed_share(cases: Cases, result: Evaluation, layout: Layout) -> float:
 def _times_again(operator: Operator, layout: Layout) -> float:
     """Return how much of a forward operator is computed again where its layer is recomputed."""
     if layout.recompute == "per_op":
-        return 0.0 if operator.term == "attention_s" else 0.5
-    return float(layout.recompute == "full" or operator.term == "attention_s")
+        return 0.0 if operator.term == "attention_s" else 0.5 * float(np.ravel(operator.again)[0])
+    if layout.recompute == "full" or (layout.recompute == "products" and operator.term != "attention_s"):
+        return float(np.ravel(operator.again)[0])
+    if layout.recompute == "products":
+        return 0.0
+    return float(operator.term == "attention_s")
 
 
 def _flops(operator: Operator) -> float:

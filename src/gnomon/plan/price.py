@@ -30,14 +30,15 @@ class PricedOperator:
 class Work:
     """Device seconds by pass (forward, input gradient, weight gradient), and the same seconds by term.
 
-    `attention` is the part of the forward that is attention. `host` is what its launches take; `stalls` is the sum over
-    operators of what a launch takes longer than the operator, which shows where the host cannot run ahead. Those of the
-    backward pass are also given alone.
+    `attention` is the part of the forward that is attention, `repeated` what recomputing all of it takes. `host` is
+    what its launches take; `stalls` is the sum over operators of what a launch takes longer than the operator, which
+    shows where the host cannot run ahead. Those of the backward pass are also given alone.
     """
 
     passes: dict[str, Array]
     terms: dict[str, Array]
     attention: Array
+    repeated: Array
     host: Array
     host_backward: Array
     stalls: Array
@@ -67,7 +68,7 @@ def work_at(priced: Iterable[PricedOperator], place: Place) -> Work:
     """Return the sums over the operators of one place."""
     passes = {name: np.zeros(1) for name in PASSES}
     terms: dict[str, Array] = {}
-    attention, host, backward, stalls, stalls_backward = (np.zeros(1) for _ in range(5))
+    attention, repeated, host, backward, stalls, stalls_backward = (np.zeros(1) for _ in range(6))
     for item in priced:
         operator = item.operator
         if operator.place != place:
@@ -75,8 +76,9 @@ def work_at(priced: Iterable[PricedOperator], place: Place) -> Work:
         name = "forward" if operator.phase == "forward" else "weight" if operator.key == "grad_weight" else "input"
         passes[name] = passes[name] + item.device_s
         terms[operator.term] = terms.get(operator.term, np.zeros(1)) + item.device_s
-        if operator.term == "attention_s" and name == "forward":
-            attention = attention + item.device_s
+        if name == "forward":
+            repeated = repeated + item.device_s * operator.again
+            attention = attention + item.device_s * (operator.term == "attention_s")
         host = host + item.launch_s
         backward = backward + item.launch_s * (operator.phase == "backward")
         waited = np.maximum(item.launch_s - item.device_s, 0.0)
@@ -86,6 +88,7 @@ def work_at(priced: Iterable[PricedOperator], place: Place) -> Work:
         passes=passes,
         terms=terms,
         attention=attention,
+        repeated=repeated,
         host=host,
         host_backward=backward,
         stalls=stalls,

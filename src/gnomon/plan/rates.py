@@ -20,7 +20,7 @@ Curve = TypeVar("Curve")
 TILES = ((256.0, 128.0, 1.0), (128.0, 256.0, 1.0), (128.0, 128.0, 0.95), (128.0, 64.0, 0.8), (64.0, 64.0, 0.65))
 REFERENCE_HEAD = 128.0  # head size at which `attention` holds
 ALIGNMENT_ELEMENTS = 8.0  # 16 bytes of 16-bit elements: NVIDIA, Matrix Multiplication Background User's Guide
-SIXTEEN_BIT = ("fp16", "bf16", "fp8", "mxfp8", "nvfp4")
+SIXTEEN_BIT = ("fp16", "bf16", "fp8", "mxfp8", "nvfp4", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class GenericRates:
     score_elements: Array
     bandwidth: Array
     units: Array
+    matrix_unit: Array
     half_depth: Array
     misaligned: Array
     alignment: Array
@@ -62,9 +63,12 @@ class GenericRates:
         """Return the rate of attention with heads of this size over that with heads of 128.
 
         The products of a score grow with the head, its exponential does not: in the time of one exponential a unit
-        does the products of `score_elements` of a head (FlashAttention-3, arXiv 2407.08608, section 3.1).
+        does the products of `score_elements` of a head (FlashAttention-3, arXiv 2407.08608, section 3.1). A systolic
+        unit is as wide as it is: of one of 256 a head of 128 leaves half idle in each of attention's products.
         """
-        share = head_dim / (head_dim + self.score_elements)
+        side = np.maximum(self.matrix_unit, 1.0)
+        filled = head_dim / (np.ceil(head_dim / side) * side)
+        share = filled * head_dim / (head_dim + self.score_elements)
         return np.asarray(share * (1.0 + self.score_elements / REFERENCE_HEAD))
 
     def _gap(self, operator: Operator, seconds: Array) -> Array:
@@ -126,8 +130,11 @@ class MeasuredRates:
 Rates = GenericRates | MeasuredRates
 
 
-def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
-    """Return what prices operators on `cluster`; raise PlanError when its peak in this precision is unknown."""
+def rates_of(cluster: ClusterSpec, precision: str, own_attention: bool = True) -> Rates:
+    """Return what prices operators on `cluster`; raise PlanError when its peak in this precision is unknown.
+
+    `own_attention` says that the software has attention kernels made for the generation.
+    """
     if cluster.efficiency is not None:
         return MeasuredRates(efficiency=cluster.efficiency)
     device, rates = cluster.accelerator, cluster.rates
@@ -138,7 +145,7 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
     if device.memory_bandwidth_bytes_per_s is None:
         raise PlanError(f"The memory bandwidth of '{device.name}' is unknown. Measure it with gnomon calibrate.")
     clock = _clock(device.tdp_w, rates.reference_power_w)
-    attention = rates.share("attention", wide)
+    attention = rates.attention_share(wide, own_attention)
     return GenericRates(
         matmul_flops=array(achieved[operand] * clock),
         head_flops=array(achieved[wide] * clock),
@@ -148,6 +155,7 @@ def rates_of(cluster: ClusterSpec, precision: str) -> Rates:
         score_elements=array(rates.score_elements),
         bandwidth=array(device.memory_bandwidth_bytes_per_s * rates.memory),
         units=array(device.num_compute_units or 0.0),
+        matrix_unit=array(device.matrix_unit or 0.0),
         half_depth=array(rates.half_depth),
         misaligned=array(rates.misaligned),
         alignment=array(ALIGNMENT_ELEMENTS),

@@ -41,6 +41,9 @@ class AcceleratorSpec(Noun):
     num_compute_units: PositiveInt | None = Field(
         default=None, description="units that share the tiles of a matrix product: SMs, compute units, tensor cores"
     )
+    matrix_unit: PositiveInt | None = Field(
+        default=None, description="side of a systolic matrix unit, which narrower heads do not fill; default: tiles"
+    )
     source: str = ""
     notes: str = ""
 

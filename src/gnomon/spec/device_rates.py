@@ -28,6 +28,10 @@ class DeviceRates(Noun):
     attention: FrozenMap[Dtype, Fraction] = Field(
         description="share of the dense peak in the fused attention kernel, with heads of 128"
     )
+    portable_attention: Fraction | None = Field(
+        default=None,
+        description="the same of a fused 16-bit kernel written for an older generation, where that is slower",
+    )
     score_elements: NonNegativeFloat = Field(
         default=0.0, description="head size whose products take as long as the exponential of one attention score"
     )
@@ -48,6 +52,11 @@ class DeviceRates(Noun):
         default=0.0, description="standard deviation of the compute times of equal devices, over their mean"
     )
     sources: FrozenMap[str, str] = Field(default_factory=dict)
+
+    def attention_share(self, dtype: str, own_kernel: bool) -> float | None:
+        """Return the share of the peak of a fused attention kernel, the generation's own or a portable one."""
+        portable = None if own_kernel or dtype not in ("bf16", "fp16") else self.portable_attention
+        return self.share("attention", dtype) if portable is None else portable
 
     def share(self, kind: Literal["matmul", "attention"], dtype: str) -> float | None:
         """Return the achieved share of the peak of a dtype; None when it is unknown."""

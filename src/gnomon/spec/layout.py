@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from gnomon.spec._noun import Noun
 
 Schedule = Literal["gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe"]
-Recompute = Literal["none", "selective", "full", "per_op"]
+Recompute = Literal["none", "selective", "full", "per_op", "products"]
 ContextParallel = Literal["ring", "all_to_all"]
 
 SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe")
@@ -36,9 +36,12 @@ class Layout(Noun):
     recompute: Recompute = Field(
         default="none",
         description="selective: the attention scores alone; per_op: every second product and what lies between "
-        "products (PyTorch's selective checkpointing of operators)",
+        "products (PyTorch's selective checkpointing of operators); products: a share of each layer's products, not "
+        "attention (modules of Megatron-Core, policies of MaxText)",
     )
-    recompute_share: float = Field(default=1.0, gt=0.0, le=1.0, description="share of the layers that recompute")
+    recompute_share: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="share of the layers that recompute, or of each layer's products"
+    )
     offload_activations: float = Field(default=0.0, ge=0.0, le=1.0, description="share kept in the host's memory")
     offload_optimizer: float = Field(default=0.0, ge=0.0, le=1.0, description="share kept in the host's memory")
     first_stage_layers: int | None = Field(default=None, ge=0, description="default: as many as the others")

@@ -55,6 +55,15 @@ class StackSpec(Noun):
         default=False, description="latent attention pads its values to the width of the keys, for one kernel of both"
     )
     flash_attention: bool = Field(description="attention scores are never stored, unless a workload says otherwise")
+    stops_early: bool = Field(
+        default=False,
+        description="recomputation leaves out the last product of a layer, whose result nothing in the backward pass "
+        "needs (XLA; PyTorch's non-reentrant checkpoints since 2.1)",
+    )
+    own_attention: bool = Field(
+        default=True,
+        description="fused attention is a kernel made for the generation (cuDNN, XLA), else FlashAttention 2",
+    )
     fused_loss: bool = Field(
         default=True, description="the loss is one kernel each way; else those of Megatron-LM's cross-entropy"
     )

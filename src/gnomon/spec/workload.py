@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from gnomon.errors import LayoutError
 from gnomon.spec._noun import Noun
 
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4", "int8"]
 TRAINED_PRECISIONS = ("fp32", "bf16")  # those that gnomon's own loop runs
 
 

@@ -202,6 +202,9 @@ def _reads(problem: Problem, constant: Constant, path: str) -> bool:
         place = min(TIERS.index(path), len(tiers) - 1)
         measured = bool(tiers) and tiers[place].achieved is not None
         return not measured and (place <= 0) == (constant.field == "link")
+    rates = problem.cluster.rates
+    if path == "rates.attention_flops" and rates and rates.portable_attention and not problem.stack.own_attention:
+        return False
     return not constant.dtypes or _dtype(problem, path) in constant.dtypes
 
 

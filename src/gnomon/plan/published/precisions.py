@@ -16,6 +16,7 @@ LABELS = (
     (r"fp4", "nvfp4"),
     (r"mx", "mxfp8"),
     (r"fp8|float8|e4m3", "fp8"),
+    (r"int8|w8a8|\baqt\b", "int8"),
     (r"bf16|bfloat16", "bf16"),
     (r"fp16|(?<!b)float16|\bhalf\b", "fp16"),
     (r"tf32", "tf32"),

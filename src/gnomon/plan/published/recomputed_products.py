@@ -1,6 +1,7 @@
 """Rows that compute some products of every layer again: Megatron-Core's modules, MaxText's policies.
 
-A part of every layer is priced as if that part of the layers were computed again whole.
+Modules leave attention alone. A policy that does not keep what attention returns is priced as if a part of the layers
+were computed again whole.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ MODULES = {
     r"\bmoe\b": ("experts",),
     r"shared_experts?": ("shared",),
     r"mla_up_proj": ("latent",),
-    r"layer_?norm": (),
-    r"moe_act": (),
+    r"(?:layer_?)?norms?\b": (),
+    r"moe_act|\bact\b(?!\W*(?:ckpt|check|re|off))": (),
 }
-# what MaxText's policies keep of the products: all else of the layer is computed again
+# what MaxText's policies keep of the products: all else of the layer is computed again; "context" is what attention
+# returns
+CONTEXT = r"(?<![a-z])context\b(?!\w*\W{0,3}remat)"
 KEPT = {
     r"qkv_proj|query_proj|key_proj|value_proj": ("qkv",),
     r"out_proj": ("out",),
@@ -43,13 +46,17 @@ def some_products(stated: str, model: ModelSpec, remarks: list[str]) -> tuple[Re
     weights = _product_weights(model)
     layer = sum(weights[part] for part in WHOLE)
     kept = _named({f"(?:{words})(?!\\w*\\W{{0,3}}remat)": parts for words, parts in KEPT.items()}, stated)
-    if kept:
-        return "full", _rounded(sum(weights[part] for part in WHOLE if part not in kept) / layer)
+    attended = bool(re.search(CONTEXT, stated)) or "with_context" in stated
+    if kept or (attended and not re.search(r"minimal", stated)):
+        again = _rounded(sum(weights[part] for part in WHOLE if part not in kept) / layer)
+        return ("products" if attended else "full"), again
+    if attended:
+        return "none", 1.0  # all products and attention are kept
     if re.search(r"\bfull\b", stated):
         return None
     again = sum(weights[part] for part in _named(MODULES, stated))
     if again:
-        return "full", _rounded(again / layer)
+        return "products", _rounded(again / layer)
     if re.search(r"core[ _]att(?:n|ention)", stated):
         return "selective", 1.0
     if any(re.search(words, stated) for words in MODULES):

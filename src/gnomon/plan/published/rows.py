@@ -14,11 +14,12 @@ from gnomon.plan.published.hardware import cluster_of
 from gnomon.plan.published.pipelines import schedule_of
 from gnomon.plan.published.precisions import precision_of
 from gnomon.plan.published.recomputation import recompute_of
-from gnomon.plan.published.stacks import CLASSIC, stack_of, storage_of, zero_of
+from gnomon.plan.published.stacks import CLASSIC, FSDP, stack_of, storage_of, zero_of
 from gnomon.plan.stages import END_LAYERS, whole_chunks
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 Row = Mapping[str, Any]
+DEVICES = {"tpu-v7x": 2}  # in one chip
 GPT3_HEADS = {768: 12, 1024: 16, 1536: 16, 2048: 24, 2560: 32, 4096: 32, 5140: 40, 12288: 96}  # by width
 
 
@@ -266,7 +267,7 @@ def _check_heads(row: Row, model: ModelSpec, tp: int) -> None:
 def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec, remarks: list[str]) -> Workload:
     """Return what a row trains: batch, sequence, precision, attention."""
     seq_len = needed(row, "seq_len")
-    stated = _stated_micro_batch(row, layout, stack)
+    stated = _stated_micro_batch(row, layout, stack, DEVICES.get(cluster.accelerator.name, 1), remarks)
     accumulation = integer(row, "grad_accum")
     batch = integer(row, "gbs")
     if batch is None and stated:
@@ -298,27 +299,39 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec
     )
 
 
-def _stated_micro_batch(row: Row, layout: Layout, stack: StackSpec) -> int | None:
+def _stated_micro_batch(row: Row, layout: Layout, stack: StackSpec, devices: int, remarks: list[str]) -> int | None:
     """Return the sequences of one pass of the ranks that share a model, None when the row is silent.
 
-    MaxText states the batch of a chip, which may be a part of a sequence: its chips take one pass together.
+    MaxText states the batch of a chip, which may be a part of a sequence: its chips take one pass together. Under a
+    pipeline torchtitan states that of a whole step, which its schedule cuts into a micro-batch for each stage.
     """
+    if stack.name in FSDP and layout.pp > 1:
+        whole, steps = integer(row, "mbs") or 0, integer(row, "grad_accum") or 1
+        if steps == 1 and whole and integer(row, "gbs") == whole * layout.dp and whole % layout.pp == 0:
+            remarks.append(
+                f"mbs={whole} is a rank's whole batch: cut into {layout.pp} micro-batches, one for each stage"
+            )
+            return whole // layout.pp
     per_chip = number(row, "mbs") if stack.name == "xla" else None
     if not per_chip:
         return integer(row, "mbs")
     batch, steps = integer(row, "gbs"), integer(row, "grad_accum") or 1
-    together = per_chip * layout.tp * layout.cp * layout.pp
-    if together == int(together) and batch in (None, round(together * layout.dp * steps)):
-        return int(together)
+    for each in (1, devices):  # the batch may be that of each of the devices that frameworks see in a chip
+        together = each * per_chip * layout.tp * layout.cp * layout.pp
+        if together == int(together) and batch in (None, round(together * layout.dp * steps)):
+            return int(together)
     return integer(row, "mbs")
 
 
 def _usual_micro_batch(per_rank: float, pp: int, accumulation: int | None, stack: StackSpec) -> int:
     """Return what a silent row takes: a rank's batch over the stated accumulation, all of it where a program is
-    compiled for it (XLA), else the largest of 4, 2 and 1 that divides it and leaves four micro-batches a stage."""
+    compiled for it (XLA), a micro-batch for each stage where FSDP has a pipeline (torchtitan), else the largest of 4, 2
+    and 1 that divides it and leaves four micro-batches a stage."""
     if accumulation and per_rank % accumulation == 0:
         return int(per_rank / accumulation)
     if stack.name == "xla" and pp == 1:
         return max(1, int(per_rank))
+    if stack.name in FSDP and pp > 1:
+        return max(1, int(per_rank / pp))
     enough = 1 if pp == 1 else 4 * pp
     return next((size for size in (4, 2) if per_rank % size == 0 and per_rank / size >= enough), 1)

@@ -20,7 +20,7 @@ _WHOLE = r"no[_ -]?shard|(?:not|un)[ -]?sharded|(?:no|without) sharding|^(?:none
 _OPTIMIZER = r"dist(?:ributed)?[ _-]?opt|shard(?:ed|s|ing)?[ _-](?:the )?optim|optimizer (?:states? )?shard"
 _IN_NODE = r"hsdp|hybrid[_ -]?shard|(?:in|within|inside) (?:a |the |one |each )?node|intra-?node"
 _DEGREE = r"(?:dp[_-]shard|data_parallel_shard)(?:_degree)?\s*[=: ]\s*(-?\d+)"
-_AXIS = r"(?:ici|dcn)_fsdp(?:_parallelism)?\s*[=: ]?\s*(-?\d+)"
+_AXIS = r"(?:ici|dcn)_fsdp(?:_transpose)?(?:_parallelism)?\s*[=: ]?\s*(-?\d+)"
 _OF_RANKS = r"(\d+)\b(?!\s*(?:[x×*]|nodes?|pods?|slices?|replicas?|copies)\b)"
 _GROUPS = (
     r"(?<![\w.-])(\d+)\s*(?:shards|shard ranks)\b",

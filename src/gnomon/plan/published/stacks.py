@@ -19,18 +19,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from gnomon.plan.published.columns import integer, statement, text
+from gnomon.plan.published.priors import prior_of
 from gnomon.plan.published.sharding import read_sharding
 from gnomon.spec import AcceleratorSpec, ClusterSpec, StackSpec
 from gnomon.spec.catalog import load_stack
 
 Row = Mapping[str, Any]
 CLASSIC_UNTIL = 2022
+FUSED_BY_DEFAULT = ("nemo", "megatron-core", "megatron-bridge", "transformer engine", "transformer-engine")
+OPTIONAL_UNTIL = 2023  # --use-flash-attn of Megatron-LM was an option until Transformer Engine became its default
+XLA_ON_GPU = ("maxtext", "paxml", "praxis", "pax ml")
+EARLY_STOPS_SINCE = 2024  # PyTorch 2.1 came in October 2023
+ASYNC_TENSOR = r"async\w*[ -]?(?:tp|tensor)"  # torchtitan's enable_async_tensor_parallel, off by default
+FSDP = ("fsdp", "fsdp-compiled")
 CLASSIC = ("megatron", "megatron-deepspeed", "bigscience")  # families with the layers of Megatron-LM before 2023
 CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
 COMPILED = ("fms-fsdp", "compile")  # fms-fsdp compiles by default
 NO_OVERLAP = (
-    r"(?:\bnot|\bno|\bwithout|\bnon)[ -](?:\w+[ -]){0,2}overlap|overlap\w*\s*[:=]?\s*(?:is |are )?"
-    r"(?:off|disabled|none|false|no|0)\b"
+    r"(?:\bnot|\bno|\bwithout|\bnon)[ -](?:\w+[ -]){0,2}overlap|overlap\w*\s*[:=]?\s*(?:(?:of|for) (?:[\w-]+ ){1,4})?"
+    r"(?:is |are )?(?:off|disabled|none|false|no|0)\b"
 )
 OVERLAPS = {
     "overlap_tensor": r"\btp\b|tensor|\btp_",
@@ -44,7 +51,7 @@ OVERLAPS = {
 def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
     """Return the software family that the columns name."""
     words = " ".join(text(row, c) for c in ("source", "source_url_or_repo_path", "zero_stage_or_fsdp", "overlap_notes"))
-    if accelerator.kind == "tpu" or "maxtext" in words:
+    if accelerator.kind == "tpu" or any(name in words for name in XLA_ON_GPU):
         return load_stack("xla")
     words = f"{words} {text(row, 'precision')}"
     if any(name in words for name in COMPILED) or ("torchtitan" in words and "fp8" in words):
@@ -59,8 +66,9 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
     if not core and (sharding.family == "fsdp" or "torchtitan" in words):
         return load_stack("fsdp")
     year = integer(row, "year") or CLASSIC_UNTIL + 1
-    unfused = integer(row, "flash_attention") == 0
-    classic = unfused or year <= CLASSIC_UNTIL
+    flash = integer(row, "flash_attention")
+    optional = flash is None and year <= OPTIONAL_UNTIL and not any(name in words for name in FUSED_BY_DEFAULT)
+    classic = flash == 0 or year <= CLASSIC_UNTIL or optional
     if "bigscience" in words and classic:
         return load_stack("bigscience")
     deepspeed = "deepspeed" in f"{words} {text(row, 'pp_schedule')}"
@@ -72,6 +80,10 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
 def storage_of(row: Row, stack: StackSpec) -> StackSpec:
     """Return the stack with what the row states: precision of gradients, overlap, and whether launches run ahead."""
     notes = text(row, "overlap_notes")
+    if stack.name == "fsdp" and (integer(row, "year") or EARLY_STOPS_SINCE) < EARLY_STOPS_SINCE:
+        stack = stack.model_copy(update={"stops_early": False})
+    if stack.name in FSDP and re.search(ASYNC_TENSOR, notes):
+        stack = stack.model_copy(update={"overlap_tensor": prior_of("overlap_tensor", stack.name)})
     stack = stack.model_copy(update=dict.fromkeys(_not_overlapped(notes), 0.0))
     stack = stack.model_copy(update={"asynchronous": _launches_ahead(notes, stack.asynchronous)})
     stated = text(row, "grad_accum_dtype") or text(row, "precision")
