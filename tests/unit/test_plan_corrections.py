@@ -15,6 +15,7 @@ from gnomon.plan.operators import micro_batch_operators
 from gnomon.plan.own_loop import check_own_loop
 from gnomon.plan.parameters import count_parameters
 from gnomon.plan.planner import plan
+from gnomon.plan.rates import rates_of
 from gnomon.plan.stages import held_parameters, stage_parameters, updated_parameters
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, NetworkTier, Workload
 from gnomon.spec.catalog import load_cluster, load_model, load_stack
@@ -450,9 +451,67 @@ def test_every_second_product_again_keeps_attention_and_the_other_products():
     assert kept == pytest.approx(8192 * (2 * (4 * 4096 + 1024 + 14336) + 4 * 32))
     assert per_op.time.recompute_s == pytest.approx((full.time.recompute_s - none.time.attention_s / 3.5) / 2, rel=1e-3)
     assert none.memory.activations_bytes > per_op.memory.activations_bytes > full.memory.activations_bytes
-    assert full.hfu > per_op.hfu > none.hfu
+    done = [estimate.hfu * estimate.step_time_s for estimate in (none, per_op, full)]
+    assert done == sorted(done)
     with pytest.raises(LayoutError, match="recompute=per_op can be planned"):
         check_own_loop(Layout(recompute="per_op"), Workload(seq_len=64, global_batch=8))
+
+
+@pytest.mark.parametrize(("stack", "left_out"), [("fsdp", True), ("xla", True), ("megatron-core", False)])
+def test_recomputation_leaves_out_the_last_product_of_a_layer_where_nothing_needs_it(stack, left_out):
+    """Llama 2 7B: the backward pass needs what goes into the down projection, not what comes out of it."""
+    asked = Workload(seq_len=4096, global_batch=16, micro_batch=1, precision="bf16", stack=stack)
+    model = load_model("llama-2-7b")
+    cases = Cases.of(model, H100, Layout(dp=8, recompute="full"), asked, load_stack(stack))
+    found = evaluate(cases)
+    forward = [p for p in found.operators if (p.operator.phase, p.operator.place) == ("forward", "layer")]
+    down = next(float(p.device_s[0]) for p in forward if p.operator.name == "mlp down")
+    layer = sum(float(p.device_s[0]) for p in forward)
+    again = float(found.terms["recompute_s"][0]) / (2 * model.num_layers)  # of two micro-batches
+    assert again == pytest.approx(layer - left_out * down, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("device", "heads"),
+    [("tpu-v6e-pod", {64: 0.25, 128: 0.5, 192: 0.75, 256: 1.0}), ("tpu-v5p-pod", {64: 0.5, 128: 1.0, 192: 0.75})],
+)
+def test_heads_fill_as_much_of_a_matrix_unit_as_they_are_wide(device, heads):
+    """Units of 256 by 256 in TPU v6e and of 128 by 128 before it; products of a head are padded to whole ones."""
+    rates = rates_of(load_cluster(device), "bf16")
+    for width, share in heads.items():
+        assert float(rates._head_share(np.full(1, float(width)))[0]) == pytest.approx(share, rel=1e-12)
+
+
+def test_software_without_kernels_for_hopper_runs_flash_attention_2_there():
+    hopper, ampere = load_cluster("dgx-h100"), load_cluster("dgx-a100")
+    peak = hopper.accelerator.peak_flops["bf16"]
+    own, portable = (float(rates_of(hopper, "bf16", kernel).attention_flops[0]) for kernel in (True, False))
+    assert portable == pytest.approx(0.35 * peak, rel=1e-12)  # arXiv 2407.08608
+    assert own > 1.3 * portable
+    assert float(rates_of(hopper, "fp8", False).attention_flops[0]) == portable  # attention stays in 16 bits
+    assert float(rates_of(ampere, "bf16", False).attention_flops[0]) == float(
+        rates_of(ampere, "bf16", True).attention_flops[0]
+    )
+    assert not load_stack("fsdp").own_attention
+    assert load_stack("megatron-core").own_attention
+
+
+def test_a_share_of_the_products_again_leaves_attention_alone():
+    asked = Workload(seq_len=32768, global_batch=8, micro_batch=1, **CORE)
+    model, cluster = load_model("llama-3-8b"), load_cluster("dgx-h100", 1)
+    none, half, all_, full = (
+        plan(model, cluster, Layout(dp=8, zero_stage=1, recompute=mode, recompute_share=share), asked)
+        for mode, share in (("none", 1.0), ("products", 0.5), ("products", 1.0), ("full", 1.0))
+    )
+    attention = none.time.attention_s / 3.5  # of which 2.5 are backward
+    assert all_.time.recompute_s == pytest.approx(full.time.recompute_s - attention, rel=1e-3)
+    assert half.time.recompute_s == pytest.approx(all_.time.recompute_s / 2, rel=1e-9)
+    assert none.memory.activations_bytes > half.memory.activations_bytes > full.memory.activations_bytes
+    assert all_.hfu > half.hfu > none.hfu
+    assert full.hfu > none.hfu
+    assert "50% of each layer's products are computed again in the backward pass, attention is not" in half.assumptions
+    with pytest.raises(LayoutError, match="recompute=products can be planned"):
+        check_own_loop(Layout(recompute="products"), Workload(seq_len=64, global_batch=8))
 
 
 def test_zero_bubble_steps_follow_each_other_where_no_rank_waits_at_the_update():

@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 GPT = {
     "id": "a",
     "source": "somebody",
-    "year": "2023",
+    "year": "2024",
     "hardware": "A100-80GB",
     "accel_per_node": "8",
     "n_accel": "64",
@@ -70,11 +70,15 @@ def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int
         ({"zero_stage_or_fsdp": "DeepSpeed ZeRO-2"}, "deepspeed"),
         ({"zero_stage_or_fsdp": "NO_SHARD"}, "fsdp"),
         ({"source": "MaxText", "hardware": "TPU-v5p"}, "xla"),
+        ({"source": "dgxc Paxml", "hardware": "H100", "year": 2024}, "xla"),
         ({"year": 2021}, "megatron"),
         ({"flash_attention": 0, "pp_schedule": "1F1B (DeepSpeed)"}, "megatron-deepspeed"),
         ({"source": "BigScience BLOOM", "year": 2022, "pp_schedule": "1F1B (DeepSpeed)"}, "bigscience"),
         ({"source": "bigscience-workshop/transformers", "year": 2024}, "megatron-core"),
         ({}, "megatron-core"),
+        ({"year": 2023}, "megatron"),  # --use-flash-attn was an option
+        ({"year": 2023, "flash_attention": 1}, "megatron-core"),
+        ({"year": 2023, "source": "NeMo"}, "megatron-core"),
     ],
 )
 def test_software_families(columns: dict, family: str) -> None:
@@ -195,7 +199,7 @@ def test_experts_are_split_like_the_rest_of_the_model_unless_they_are_spread(col
 def test_modules_computed_again_in_a_mixture(words: str, share: float) -> None:
     """DeepSeek-V3: a token meets 187.1 M weights of attention, 54.5 M of them up projections of latents, and 396.4 M of
     the feed-forward, which is dense in 3 of 61 layers."""
-    assert some_products(words, load_model("deepseek-v3"), []) == ("full", share)
+    assert some_products(words, load_model("deepseek-v3"), []) == ("products", share)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +258,62 @@ def test_job_scripts_of_bigscience_launch_synchronously_unless_a_row_says_otherw
     assert stack.asynchronous is ahead
     assert stack.dispatch_s == load_stack("megatron").dispatch_s
     assert stack.framework_bytes == load_stack("megatron-deepspeed").framework_bytes
+
+
+@pytest.mark.parametrize(
+    ("notes", "tensor", "expert"),
+    [
+        ("", 0.0, 0.0),
+        ("async TP", 0.7, 0.0),
+        ("AsyncTP on", 0.7, 0.0),
+        ("1F1B overlap of experts", 0.0, 0.9),
+        ("overlap_moe_expert_parallel_comm", 0.0, 0.9),
+    ],
+)
+def test_overlaps_that_are_off_by_default(notes: str, tensor: float, expert: float) -> None:
+    stack = problem(source="torchtitan", year=2025, zero_stage_or_fsdp="FSDP2", overlap_notes=notes).stack
+    assert (stack.overlap_tensor, stack.overlap_expert) == (tensor, expert)
+
+
+@pytest.mark.parametrize("notes", ["data-parallel overlap off", "overlap of data-parallel off"])
+def test_a_clause_that_switches_an_overlap_off(notes: str) -> None:
+    stack = problem(source="NeMo", overlap_notes=notes).stack
+    assert stack.overlap_data == 0.0
+    assert stack.overlap_tensor > 0.0
+
+
+@pytest.mark.parametrize(
+    ("columns", "micro_batch", "steps"),
+    [
+        ({"pp": 4, "mbs": 8, "gbs": 128}, 2, 4),  # 16 ranks of data parallelism, each with 8 sequences at once
+        ({"pp": 4, "mbs": "", "gbs": 128}, 2, 4),
+        ({"pp": 4, "mbs": 1, "gbs": 128}, 1, 8),
+        ({"pp": 1, "mbs": 2, "gbs": 128}, 2, 1),
+        ({"pp": 4, "mbs": 8, "gbs": 256, "grad_accum": 2}, 8, 2),
+    ],
+)
+def test_a_pipeline_of_torchtitan_cuts_the_batch_of_a_rank(columns: dict, micro_batch: int, steps: int) -> None:
+    found = problem(source="torchtitan", year=2025, zero_stage_or_fsdp="FSDP2", **columns)
+    assert found.workload.micro_batch == micro_batch
+    assert found.workload.accumulation(found.layout.dp) == steps
+
+
+@pytest.mark.parametrize(("year", "early"), [(2023, False), (2024, True)])
+def test_checkpoints_of_fsdp_stop_early_since_pytorch_2_1(year: int, early: bool) -> None:
+    assert problem(source="FSDP", year=year, zero_stage_or_fsdp="FSDP").stack.stops_early is early
+
+
+@pytest.mark.parametrize("label", ["int8", "INT8 (AQT)", "w8a8"])
+def test_int8_is_a_precision(label: str) -> None:
+    assert problem(hardware="TPU-v6e", source="MaxText", precision=label).workload.precision == "int8"
+
+
+@pytest.mark.parametrize(("mbs", "micro_batch"), [(2, 4), (4, 4)])
+def test_the_two_devices_of_an_ironwood_chip_take_one_pass(mbs: int, micro_batch: int) -> None:
+    """MaxText states the batch of a device, of which a chip of TPU7x has two."""
+    found = problem(hardware="TPU-v7x", source="MaxText", n_accel=64, gbs=256, mbs=mbs, accel_per_node=4)
+    assert found.workload.micro_batch == micro_batch
+    assert found.workload.accumulation(found.layout.dp) == 1
 
 
 def test_families_that_run_the_same_layers_launch_them_alike() -> None:

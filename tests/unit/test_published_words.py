@@ -114,7 +114,12 @@ def test_sharding_that_leaves_something_open(text: str, remark: str) -> None:
         ),
         ("save_out_proj", {}, ("full", 0.92)),
         ("custom (out_proj: offload, query_proj: offload, mlpwi: remat)", {}, ("full", 0.67)),
-        *((word, {}, ("full", 0.67)) for word in ("save_dot_except_mlp", "mlp", "recompute_modules: [core_attn, mlp]")),
+        ("save_dot_except_mlp", {}, ("full", 0.67)),
+        *((word, {}, ("products", 0.67)) for word in ("mlp", "recompute_modules: [core_attn, mlp]")),
+        ("custom: context=device, query_proj=device, key_proj=device, value_proj=device", {}, ("products", 0.75)),
+        ("custom: context=device", {}, ("products", 1.0)),
+        ("minimal_with_context", {}, NOTHING),
+        ("act ckpt on", {}, FULL),
         ("selective op", {"tp": 2}, ("per_op", 1.0)),
         ("selective", {"source": "torchtitan", "zero_stage_or_fsdp": "FSDP2"}, ("per_op", 1.0)),
         ("selective 2", {"source": "torchtitan", "zero_stage_or_fsdp": "FSDP2"}, ("full", 0.5)),
@@ -136,8 +141,10 @@ def test_recomputation(text: str, columns: dict, expected: tuple) -> None:
 
 
 def test_recomputation_that_leaves_something_open() -> None:
-    modules = "recompute 'layernorm, moe_act' computes no product again: priced as none"
-    assert read(recompute="layernorm, moe_act")[1] == (modules,)
+    for words in ("layernorm, moe_act", "norm, act", "fine-grained (norm, act)"):
+        problem, remarks = read(recompute=words)
+        assert problem.layout.recompute == "none"
+        assert remarks == (f"recompute '{words}' computes no product again: priced as none",)
     assert read(recompute="custom")[1] == ("recompute 'custom' is no known word: taken as full",)
     assert read(recompute="magic")[1] == ("recompute 'magic' is no known word: taken as full",)
     found = "recompute 'block, 20 layers' is taken as 50% of all layers, not of a pipeline stage's"

@@ -48,6 +48,13 @@ OVERLAPS = {
 }
 
 
+# what hides the experts' all-to-all behind the other pass of another micro-batch, off by default (Megatron-Core)
+HIDDEN_EXPERTS = (
+    r"\b(?:1f1b|moe|ep|experts?|a2a|all-?to-?all)[ _-](?:\w+[ _-]){0,2}?overlap"
+    r"|overlap\w*[ _-](?:of |the )*(?:\w+[ _-])?(?:moe|ep\b|expert|a2a|all-?to-?all)"
+)
+
+
 def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
     """Return the software family that the columns name."""
     words = " ".join(text(row, c) for c in ("source", "source_url_or_repo_path", "zero_stage_or_fsdp", "overlap_notes"))
@@ -84,6 +91,8 @@ def storage_of(row: Row, stack: StackSpec) -> StackSpec:
         stack = stack.model_copy(update={"stops_early": False})
     if stack.name in FSDP and re.search(ASYNC_TENSOR, notes):
         stack = stack.model_copy(update={"overlap_tensor": prior_of("overlap_tensor", stack.name)})
+    if re.search(HIDDEN_EXPERTS, notes):
+        stack = stack.model_copy(update={"overlap_expert": prior_of("overlap_data", stack.name)})
     stack = stack.model_copy(update=dict.fromkeys(_not_overlapped(notes), 0.0))
     stack = stack.model_copy(update={"asynchronous": _launches_ahead(notes, stack.asynchronous)})
     stated = text(row, "grad_accum_dtype") or text(row, "precision")
