@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from gnomon.spec import ModelSpec
-from gnomon.spec.catalog import load_model
+from gnomon.spec.catalog import load_model, load_stack
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; the layers cannot be built")
 
@@ -160,3 +160,26 @@ def test_every_kind_of_layer_has_the_counted_parameters():
     for kind, norm, bias in itertools.product(kinds, ("rmsnorm", "layernorm"), (True, False)):
         spec = ModelSpec(**{**SIZES, **kind, "norm": norm, "norm_bias": bias, "attention_bias": bias})
         assert count_parameters(spec).total == sum(p.numel() for p in GPT(spec).parameters()), spec
+
+
+def test_recomputation_leaves_out_the_last_product():
+    """What the last product returns goes into the next layer's input alone: the planner's `stops_early`."""
+    from gnomon.train.recompute import recomputed
+
+    up, down = torch.nn.Linear(8, 32), torch.nn.Linear(32, 8)
+
+    def block(x):
+        return x + down(torch.nn.functional.gelu(up(x)))
+
+    class Products(torch.utils._python_dispatch.TorchDispatchMode):
+        forward = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            self.forward += function is torch.ops.aten.addmm.default
+            return function(*arguments, **(options or {}))
+
+    result = recomputed(block, torch.randn(4, 8, requires_grad=True))
+    with Products() as products:
+        result.sum().backward()
+    assert products.forward == 1
+    assert load_stack("gnomon").stops_early

@@ -126,7 +126,9 @@ def _again(cases: Cases, name: str) -> float | Array:
     """
     if name != "mlp down":
         return 1.0
-    return 1.0 - cases.storage.stops_early * (cases.model.conditioned == 0) * (cases.model.norms_per_layer <= 2)
+    return np.asarray(
+        1.0 - cases.storage.stops_early * (cases.model.conditioned == 0) * (cases.model.norms_per_layer <= 2)
+    )
 
 
 def _share(cases: Cases, layers: str) -> Array:
