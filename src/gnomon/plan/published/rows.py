@@ -326,12 +326,12 @@ def _stated_micro_batch(row: Row, layout: Layout, stack: StackSpec, devices: int
 def _usual_micro_batch(per_rank: float, pp: int, accumulation: int | None, stack: StackSpec) -> int:
     """Return what a silent row takes: a rank's batch over the stated accumulation, all of it where a program is
     compiled for it (XLA), a micro-batch for each stage where FSDP has a pipeline (torchtitan), else the largest of 4, 2
-    and 1 that divides it and leaves four micro-batches a stage."""
+    and 1 that divides it and leaves six micro-batches a stage (those of Megatron-LM's examples/sc21/run_table_1.sh)."""
     if accumulation and per_rank % accumulation == 0:
         return int(per_rank / accumulation)
     if stack.name == "xla" and pp == 1:
         return max(1, int(per_rank))
     if stack.name in FSDP and pp > 1:
         return max(1, int(per_rank / pp))
-    enough = 1 if pp == 1 else 4 * pp
+    enough = 1 if pp == 1 else 6 * pp
     return next((size for size in (4, 2) if per_rank % size == 0 and per_rank / size >= enough), 1)
