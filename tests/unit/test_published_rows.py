@@ -76,6 +76,7 @@ def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int
         ({"source": "BigScience BLOOM", "year": 2022, "pp_schedule": "1F1B (DeepSpeed)"}, "bigscience"),
         ({"source": "bigscience-workshop/transformers", "year": 2024}, "megatron-core"),
         ({}, "megatron-core"),
+        ({"year": ""}, "megatron-core"),
         ({"year": 2023}, "megatron"),  # --use-flash-attn was an option
         ({"year": 2023, "flash_attention": 1}, "megatron-core"),
         ({"year": 2023, "source": "NeMo"}, "megatron-core"),

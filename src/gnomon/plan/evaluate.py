@@ -158,10 +158,8 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     forward, backward, weight = (layer.passes[name] for name in PASSES)
     attention = layer.attention
     again = split.recompute_share * (split.recompute == 2)
-    recompute, launched_again = (
-        again * layer.repeated + split.recompute_share * (split.recompute == 1) * attention,
-        again,
-    )
+    launched_again = again
+    recompute = again * layer.repeated + split.recompute_share * (split.recompute == 1) * attention
     if np.any(split.recompute >= PER_OP):
         products = split.recompute_share * (split.recompute == SOME)
         some = products + 0.5 * split.recompute_share * (split.recompute == PER_OP)

@@ -72,7 +72,7 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
         return load_stack("deepspeed")
     if not core and (sharding.family == "fsdp" or "torchtitan" in words):
         return load_stack("fsdp")
-    year = integer(row, "year") or CLASSIC_UNTIL + 1
+    year = integer(row, "year") or OPTIONAL_UNTIL + 1
     flash = integer(row, "flash_attention")
     optional = flash is None and year <= OPTIONAL_UNTIL and not any(name in words for name in FUSED_BY_DEFAULT)
     classic = flash == 0 or year <= CLASSIC_UNTIL or optional
