@@ -496,6 +496,18 @@ def test_software_without_kernels_for_hopper_runs_flash_attention_2_there():
     assert load_stack("megatron-core").own_attention
 
 
+def test_the_sum_after_a_product_that_is_left_out_is_left_out_too():
+    """Llama 3.1 70B: of the two sums of a dense layer's forward the second is not repeated."""
+    asked = Workload(seq_len=8192, global_batch=8, micro_batch=1, precision="bf16", stack="fsdp")
+    model, stack = load_model("llama-3.1-70b"), load_stack("fsdp")
+    exposed = {}
+    for mode in ("none", "full"):
+        cases = Cases.of(model, H100, Layout(tp=8, dp=8, zero_stage=3, recompute=mode), asked, stack)
+        exposed[mode] = float(evaluate(cases).exposed["tensor"][0])
+    # two forward, and with sequence parallelism three in units of them backward; one more is repeated
+    assert exposed["full"] / exposed["none"] == pytest.approx(6 / 5, rel=1e-6)
+
+
 def test_a_share_of_the_products_again_leaves_attention_alone():
     asked = Workload(seq_len=32768, global_batch=8, micro_batch=1, **CORE)
     model, cluster = load_model("llama-3-8b"), load_cluster("dgx-h100", 1)
@@ -506,7 +518,10 @@ def test_a_share_of_the_products_again_leaves_attention_alone():
     attention = none.time.attention_s / 3.5  # of which 2.5 are backward
     assert all_.time.recompute_s == pytest.approx(full.time.recompute_s - attention, rel=1e-3)
     assert half.time.recompute_s == pytest.approx(all_.time.recompute_s / 2, rel=1e-9)
-    assert none.memory.activations_bytes > half.memory.activations_bytes > full.memory.activations_bytes
+    assert none.memory.activations_bytes > half.memory.activations_bytes > all_.memory.activations_bytes
+    # bf16 outputs of 32 heads of 128 and their fp32 statistics stay
+    kept = all_.memory.activations_bytes - full.memory.activations_bytes
+    assert kept == pytest.approx(32 * 32768 * 32 * (2 * 128 + 4), rel=1e-6)
     assert all_.hfu > half.hfu > none.hfu
     assert full.hfu > none.hfu
     assert "50% of each layer's products are computed again in the backward pass, attention is not" in half.assumptions

@@ -125,6 +125,13 @@ def test_a_mechanism_that_the_catalog_says_is_absent_is_not_fitted(parameters: l
     assert {"nvidia-ampere.matmul.bf16", "nvidia-hopper.matmul.fp8", "megatron-core.overlap_tensor"} <= names
 
 
+def test_attention_of_older_kernels_is_not_fitted_as_the_generations_own(found: Observations) -> None:
+    problem = next(p for p in found.problems if p.cluster.accelerator.name == "h100-sxm" and p.stack.own_attention)
+    older = problem._replace(stack=problem.stack.model_copy(update={"own_attention": False}))
+    assert "nvidia-hopper.attention.bf16" in [p.name for p in free_parameters([problem])]
+    assert "nvidia-hopper.attention.bf16" not in [p.name for p in free_parameters([older])]
+
+
 def test_a_network_that_was_measured_is_not_fitted(found: Observations) -> None:
     problem = next(p for p in found.problems if p.cluster.accelerator.name == "a100-80gb" and len(p.cluster.tiers) > 1)
     inner, outer = problem.cluster.tiers[:2]

@@ -43,6 +43,7 @@ from gnomon.spec.catalog import load_cluster
         ("TPU v5p-128", "tpu-v5p"),
         ("TPU v5 lite", "tpu-v5e"),
         ("v6e-256", "tpu-v6e"),
+        ("Ironwood-256", "tpu-v7x"),
         ("v5litepod-256", "tpu-v5e"),
         ("tpu7x-4x4x4", "tpu-v7x"),
         ("Trillium", "tpu-v6e"),
@@ -115,6 +116,8 @@ def test_a_node_limits_the_innermost_tier_where_the_catalog_ends_it_there(
         ("V100-32GB", 16, "", "v100-sxm3-32gb"),  # no other machine has sixteen
         ("V100-32GB", 16, "DGX-2", "v100-sxm3-32gb"),
         ("V100-SXM2-32GB", 16, "", "v100-32gb"),
+        ("NVIDIA V100 SXM3 32GB", 8, "", "v100-sxm3-32gb"),
+        ("V100-32GB (DGX-2)", 8, "", "v100-sxm3-32gb"),
         ("V100-32GB", 8, "DGX-1", "v100-32gb"),
         ("V100-32GB", 8, "", "v100-32gb"),
         ("V100-16GB", 16, "DGX-2", "v100-16gb"),
@@ -125,6 +128,13 @@ def test_a_machine_says_which_board_of_a_name_it_has(hardware: str, per_node: in
     cluster, remarks = machine(hardware, 1, per_node, note)
     assert cluster.accelerator.name == board
     assert remarks == []
+
+
+def test_another_rate_than_the_measured_one_is_not_known_to_be_reached() -> None:
+    measured, _ = machine("A100-80GB", 64, 8, "Jean Zay")
+    other, _ = machine("A100-80GB", 64, 8, "Jean Zay, 800 Gb/s per node")
+    assert measured.tiers[1].achieved == 0.405
+    assert other.tiers[1].achieved is None
 
 
 def test_more_accelerators_in_a_node_than_a_board_has_are_reached_over_the_network() -> None:

@@ -77,9 +77,12 @@ def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int
         ({"source": "bigscience-workshop/transformers", "year": 2024}, "megatron-core"),
         ({}, "megatron-core"),
         ({"year": ""}, "megatron-core"),
-        ({"year": 2023}, "megatron"),  # --use-flash-attn was an option
+        ({"year": 2023, "source": "Megatron-LM"}, "megatron"),  # --use-flash-attn was an option
         ({"year": 2023, "flash_attention": 1}, "megatron-core"),
+        ({"year": 2023, "tp": 8}, "megatron"),
         ({"year": 2023, "source": "NeMo"}, "megatron-core"),
+        ({"year": 2023, "tp": 8, "precision": "fp8", "hardware": "H100"}, "megatron-core"),
+        ({"year": 2023, "source": "Megatron-LM with FlashAttention"}, "megatron-core"),
     ],
 )
 def test_software_families(columns: dict, family: str) -> None:
@@ -269,6 +272,18 @@ def test_job_scripts_of_bigscience_launch_synchronously_unless_a_row_says_otherw
         ("AsyncTP on", 0.7, 0.0),
         ("1F1B overlap of experts", 0.0, 0.9),
         ("overlap_moe_expert_parallel_comm", 0.0, 0.9),
+        ("moe a2a overlap; DP overlap off", 0.0, 0.9),
+        ("async TP off", 0.0, 0.0),
+        ("no async TP", 0.0, 0.0),
+        ("enable_async_tensor_parallel=False", 0.0, 0.0),
+        ("vanilla TP (not async TP)", 0.0, 0.0),
+        ("EP overlap not enabled", 0.0, 0.0),
+        ("EP overlap: not stated", 0.0, 0.0),
+        ("DP overlap and EP off", 0.0, 0.0),
+        ("1F1B with TP overlap", 0.0, 0.0),
+        ("interleaved 1F1B without DP overlap", 0.0, 0.0),
+        ("moe with dp overlap", 0.0, 0.0),
+        ("grads overlapped with expert compute", 0.0, 0.0),
     ],
 )
 def test_overlaps_that_are_off_by_default(notes: str, tensor: float, expert: float) -> None:
@@ -283,12 +298,18 @@ def test_a_clause_that_switches_an_overlap_off(notes: str) -> None:
     assert stack.overlap_tensor > 0.0
 
 
+@pytest.mark.parametrize("notes", ["overlap of gradients with no exposed communication", "overlap of TP comm 0.9"])
+def test_a_clause_that_switches_no_overlap_off(notes: str) -> None:
+    assert problem(source="NeMo", overlap_notes=notes).stack == problem(source="NeMo").stack
+
+
 @pytest.mark.parametrize(
     ("columns", "micro_batch", "steps"),
     [
         ({"pp": 4, "mbs": 8, "gbs": 128}, 2, 4),  # 16 ranks of data parallelism, each with 8 sequences at once
         ({"pp": 4, "mbs": "", "gbs": 128}, 2, 4),
         ({"pp": 4, "mbs": 1, "gbs": 128}, 1, 8),
+        ({"pp": 2, "mbs": "", "gbs": 224}, 1, 7),  # the 7 of a rank have no half
         ({"pp": 1, "mbs": 2, "gbs": 128}, 2, 1),
         ({"pp": 4, "mbs": 8, "gbs": 256, "grad_accum": 2}, 8, 2),
     ],
@@ -307,6 +328,13 @@ def test_checkpoints_of_fsdp_stop_early_since_pytorch_2_1(year: int, early: bool
 @pytest.mark.parametrize("label", ["int8", "INT8 (AQT)", "w8a8"])
 def test_int8_is_a_precision(label: str) -> None:
     assert problem(hardware="TPU-v6e", source="MaxText", precision=label).workload.precision == "int8"
+
+
+@pytest.mark.parametrize(
+    "label", ["bf16; int8 optimizer states", "bf16 (AQT off)", "bf16, no int8", "int8 AdamW, bf16 compute"]
+)
+def test_int8_of_something_else(label: str) -> None:
+    assert problem(precision=label).workload.precision == "bf16"
 
 
 @pytest.mark.parametrize(("mbs", "micro_batch"), [(2, 4), (4, 4)])

@@ -119,7 +119,9 @@ def test_sharding_that_leaves_something_open(text: str, remark: str) -> None:
         ("custom: context=device, query_proj=device, key_proj=device, value_proj=device", {}, ("products", 0.75)),
         ("custom: context=device", {}, ("products", 1.0)),
         ("minimal_with_context", {}, NOTHING),
-        ("act ckpt on", {}, FULL),
+        *((word, {}, FULL) for word in ("act ckpt on", "full (long context)", "full, 128k context")),
+        *((word, {}, SELECTIVE) for word in ("selective, context parallel", "selective (attention, norm)")),
+        ("save_dot_except_mlpwi", {}, ("full", 0.45)),
         ("selective op", {"tp": 2}, ("per_op", 1.0)),
         ("selective", {"source": "torchtitan", "zero_stage_or_fsdp": "FSDP2"}, ("per_op", 1.0)),
         ("selective 2", {"source": "torchtitan", "zero_stage_or_fsdp": "FSDP2"}, ("full", 0.5)),
@@ -138,6 +140,17 @@ def test_recomputation(text: str, columns: dict, expected: tuple) -> None:
     problem, remarks = read(recompute=text, **columns)
     assert (problem.layout.recompute, problem.layout.recompute_share) == expected
     assert remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    # of Llama 2 7B's 4 h^2 and 3 h f weights those of the down projection never come again in an XLA program
+    [("context=device", 1.0), ("context=device, query_proj=device", 0.68), ("context=device, mlpwo=device", 1.0)],
+)
+def test_shares_of_a_program_that_leaves_the_last_product_out(text: str, share: float) -> None:
+    columns = {"hardware": "TPU-v5p", "hidden": 4096, "ffn_hidden": 11008, "n_heads": 32, "gated_mlp": 1}
+    problem, _ = read(recompute=f"custom: {text}", source="MaxText", n_layers=32, **columns)
+    assert (problem.layout.recompute, problem.layout.recompute_share) == ("products", share)
 
 
 def test_recomputation_that_leaves_something_open() -> None:

@@ -120,7 +120,7 @@ class Storage:
         return cls(
             **{name: array(getattr(stack, name)) for name in (*same, "overlap_expert")},
             run_ahead=array(1.0 if measured else stack.run_ahead),
-            asynchronous=array(measured.asynchronous if measured else stack.asynchronous),
+            asynchronous=array(stack.asynchronous and (measured is None or measured.asynchronous)),
             dispatch_forward_s=array(measured.dispatch_forward_s if measured else stack.dispatch_s),
             dispatch_backward_s=array(measured.dispatch_backward_s if measured else stack.dispatch_s),
             dispatch_optimizer_s=array(measured.dispatch_optimizer_s if measured else 0.0),
@@ -236,6 +236,15 @@ class Cases:
         multiple = np.where(self.model.conditioned > 0, 1.0, self.storage.vocabulary_multiple)
         share = self.model.vocab / self.split.tp
         return np.where(multiple > 1, np.ceil(share / multiple) * multiple, share)
+
+    @property
+    def last_product_again(self) -> Array:
+        """1 where a dense layer's last product is computed again with it, else 0.
+
+        What it returns goes into the next layer's input alone, which is kept, unless a gate or a norm follows.
+        """
+        alone = (self.model.conditioned == 0) & (self.model.norms_per_layer <= 2)
+        return np.asarray(1.0 - self.storage.stops_early * alone)
 
     @property
     def overlap_data(self) -> Array:

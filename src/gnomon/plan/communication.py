@@ -59,19 +59,33 @@ def layer_sums(half: Cases) -> Array:
     return 2.0 * (2.0 + half.crossed)
 
 
+def repeated_sums(cases: Cases) -> Array:
+    """Return the part of a forward's tensor-parallel sums that recomputing the layer repeats: not that of a product
+    which is left out."""
+    model = cases.model
+    dense = np.where(model.parallel_block > 0, 0.0, model.dense_layers / model.num_layers)
+    return np.asarray(1.0 - dense * (1.0 - cases.last_product_again) / _forward_sums(cases))
+
+
+def _forward_sums(cases: Cases) -> Array:
+    """Return the row products of an average layer, each of which is summed over the tensor-parallel ranks."""
+    model = cases.model
+    dense = np.where(model.parallel_block > 0, 0.0, model.dense_layers / model.num_layers)
+    shared = np.where(model.shared_ffn > 0, model.moe_layers / model.num_layers, 0.0)
+    return np.asarray(1.0 + cases.crossed + dense + shared)
+
+
 def _tensor_s(cases: Cases) -> Array:
     """Return the seconds of one layer's forward: an all-reduce (or a gathering and a scattering) per row product.
 
     Megatron-LM (arXiv 1909.08053, 2205.05198). A parallel block sums once, a layer with a second attention three times;
     routed experts move tokens instead.
     """
-    model, split = cases.model, cases.split
+    split = cases.split
     path = group(cases.network, split.tp, np.ones_like(split.tp))
-    size = cases.tokens * model.hidden * cases.storage.compute_bytes
+    size = cases.tokens * cases.model.hidden * cases.storage.compute_bytes
     whole = np.where(split.sequence_parallel > 0, 2.0 * all_gather_s(size, path), all_reduce_s(size, path))
-    dense = np.where(model.parallel_block > 0, 0.0, model.dense_layers / model.num_layers)
-    shared = np.where(model.shared_ffn > 0, model.moe_layers / model.num_layers, 0.0)
-    return whole * (1.0 + cases.crossed + dense + shared)
+    return whole * _forward_sums(cases)
 
 
 def _context_s(cases: Cases) -> Array:

@@ -171,7 +171,7 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     attended = split.recompute_share * ((split.recompute == 1) | (split.recompute == 2))
     forward_waits = {**ahead, "shard": exposed_s(gather, NONE, forward, storage.overlap_shard)}
     backward_waits = {
-        "tensor": behind["tensor"] + again * ahead["tensor"],
+        "tensor": behind["tensor"] + again * work.repeated_sums * ahead["tensor"],
         "context": behind["context"] + attended * ahead["context"],
         "expert": behind["expert"] + again * ahead["expert"],
     }

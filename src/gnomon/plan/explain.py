@@ -96,7 +96,7 @@ def assumptions(
 def _launches(cluster: ClusterSpec, stack: StackSpec) -> str:
     """Return how far launches hide; a measured machine runs ahead throughout or not at all."""
     measured = cluster.efficiency
-    if not (measured.asynchronous if measured else stack.asynchronous):
+    if not stack.asynchronous or (measured and not measured.asynchronous):
         return "each operator waits for its launch"
     share = 1.0 if measured else stack.run_ahead
     part = f" in {share:.0%} of the step; elsewhere each operator waits for what its launch takes longer"

@@ -12,7 +12,7 @@ import numpy as np
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
-from gnomon.plan.communication import exposed_s, layer_traffic
+from gnomon.plan.communication import exposed_s, layer_traffic, repeated_sums
 from gnomon.plan.flops import model_flops_per_token
 from gnomon.plan.memory import LayerBytes, layer_bytes
 from gnomon.plan.operators import micro_batch_operators
@@ -28,8 +28,9 @@ class LayerWork:
 
     `waits[pass]` is what a layer waits for its tensor-, context- and expert-parallel collectives in the forward and
     the backward pass, `waits[pass]["paired"]` what it waits for its experts where a schedule pairs passes so that one
-    computes while the other sends, `collectives` how many it launches per pass. `data_s` is the host's time to make
-    the micro-batch. `token_flops` are the model's FLOPs per token.
+    computes while the other sends, `collectives` how many it launches per pass, `repeated_sums` the part of the
+    forward's tensor-parallel sums that recomputation repeats. `data_s` is the host's time to make the micro-batch.
+    `token_flops` are the model's FLOPs per token.
     """
 
     operators: tuple[PricedOperator, ...]
@@ -38,6 +39,7 @@ class LayerWork:
     last: Work
     waits: dict[str, dict[str, Array]]
     collectives: Array
+    repeated_sums: Array
     data_s: Array
     token_flops: Array
     bytes: LayerBytes
@@ -66,6 +68,7 @@ def layer_work(cases: Cases) -> LayerWork:
         last=last,
         waits=waits,
         collectives=traffic.calls,
+        repeated_sums=repeated_sums(cases),
         data_s=_data_s(cases),
         token_flops=model_flops_per_token(
             cases.model, cases.seq_len, cases.causal, cases.encoder_seq_len, np.minimum(cases.imbalance, 1.0)

@@ -32,6 +32,8 @@ from gnomon.spec.layout import SCHEDULES
 
 GPIPE = SCHEDULES.index("gpipe")
 
+ATTENDED = ("attention output", "softmax", "attention dropout")  # tensors that attention alone can make again
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTerms:
@@ -51,13 +53,15 @@ class MemoryTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerBytes:
-    """Bytes of one micro-batch on one rank: what one average layer keeps from forward to backward without
-    recomputation, with its scores computed again, and with every second product; its input, what the largest one holds
-    while it is computed again as a whole, the largest transient of a backward, and what the head holds."""
+    """Bytes of one average layer and micro-batch: what it keeps from forward to backward without recomputation, with
+    its scores computed again, and with every second product; what attention alone can make again; its input; what the
+    largest layer holds while it is computed again as a whole; the largest transient of a backward; what the head holds.
+    """
 
     kept: Array
     kept_selective: Array
     kept_per_op: Array
+    attended: Array
     input: Array
     again: Array
     workspace: Array
@@ -119,6 +123,7 @@ def layer_bytes(cases: Cases) -> LayerBytes:
         kept=layer_activations_bytes(whole),
         kept_selective=layer_activations_bytes(selective),
         kept_per_op=average(whole, _per_op_bytes),
+        attended=average(whole, lambda half: total(_half_tensors(half)[name] for name in ATTENDED)),
         input=layer_input_bytes(cases),
         again=largest(selective, lambda half: total(_half_tensors(half).values()) + _layer_workspace(half)),
         workspace=largest(cases, _layer_workspace),
@@ -157,8 +162,9 @@ class KeptBytes(NamedTuple):
 
 def _kept_bytes(cases: Cases, layer: LayerBytes) -> KeptBytes:
     share, whole = _recomputed_share(cases), layer.whole(cases)
+    left = layer.input + layer.attended * (cases.split.recompute == SOME)
     return KeptBytes(
-        always=((1.0 - share) * whole + share * layer.input) * (1.0 - cases.split.offload_activations),
+        always=((1.0 - share) * whole + share * left) * (1.0 - cases.split.offload_activations),
         again=np.where((share > 0) | (cases.split.recompute == PER_OP), layer.again, 0.0),
     )
 
@@ -263,8 +269,8 @@ def _per_op_bytes(half: Cases) -> Array:
     """Return what a layer keeps of which every second product is computed again, with the outputs that are kept:
     queries and values, one of up and gate, the feed-forward's; and attention's, of which nothing is computed again."""
     kept, c, tokens = _half_tensors(half), half.storage.compute_bytes, half.stream_tokens * half.model.hidden
-    attended = ("queries", "values", "attention output", "softmax", "attention dropout")
-    return total(kept[name] for name in attended) + _width(half) * c + tokens * (half.storage.stream_bytes + c)
+    held = ("queries", "values", *ATTENDED)
+    return total(kept[name] for name in held) + _width(half) * c + tokens * (half.storage.stream_bytes + c)
 
 
 def activation_tensors(cases: Cases) -> dict[str, Array]:

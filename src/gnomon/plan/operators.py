@@ -116,19 +116,8 @@ def _product(cases: Cases, name: str, split: str, layers: str) -> Iterator[Opera
     k_local = k / ways if split == "row" else k
     share = _share(cases, layers)
     shape = (m, n_local, k_local, groups)
-    yield from _linear(cases, name, "matmul_s", share, shape, "layer", _again(cases, name))
-
-
-def _again(cases: Cases, name: str) -> float | Array:
-    """Return how much of a forward product is computed again with its layer.
-
-    What the last one returns goes into the next layer's input alone, which is kept, unless a gate or a norm follows.
-    """
-    if name != "mlp down":
-        return 1.0
-    return np.asarray(
-        1.0 - cases.storage.stops_early * (cases.model.conditioned == 0) * (cases.model.norms_per_layer <= 2)
-    )
+    again = cases.last_product_again if name == "mlp down" else 1.0
+    yield from _linear(cases, name, "matmul_s", share, shape, "layer", again)
 
 
 def _share(cases: Cases, layers: str) -> Array:

@@ -60,7 +60,7 @@ class GenericRates:
         return compute_s + gap, memory_s + gap, "generation's constants"
 
     def _head_share(self, head_dim: Array) -> Array:
-        """Return the rate of attention with heads of this size over that with heads of 128.
+        """Return the rate of attention with heads of this size over that with heads of 128 that fill a matrix unit.
 
         The products of a score grow with the head, its exponential does not: in the time of one exponential a unit
         does the products of `score_elements` of a head (FlashAttention-3, arXiv 2407.08608, section 3.1). A systolic

@@ -63,7 +63,7 @@ class NetworkTier(Noun):
         default=None,
         gt=0,
         le=1,
-        description="share of it that large collectives were measured to reach; default: that of the generation",
+        description="share that large collectives reach where each ring has its adapters; default: the generation's",
     )
     latency_s: NonNegativeFloat = 0.0
     neighbours: PositiveInt | None = Field(

@@ -26,7 +26,7 @@ class DeviceRates(Noun):
     name: str = ""
     matmul: FrozenMap[Dtype, Fraction] = Field(description="share of the dense peak in large matrix products")
     attention: FrozenMap[Dtype, Fraction] = Field(
-        description="share of the dense peak in the fused attention kernel, with heads of 128"
+        description="share of the dense peak in the fused attention kernel, with heads of 128 that fill a matrix unit"
     )
     portable_attention: Fraction | None = Field(
         default=None,

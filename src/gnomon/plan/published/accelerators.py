@@ -19,7 +19,10 @@ Row = Mapping[str, Any]
 
 # names of a family, after makers and forms are gone
 ALIASES = (
-    (r"((?:tpu-?)?(?:v[2-7](?:e|p|x|-?lite\w*)?|7x))-\d+(?:x\d+)*", r"\1"),  # of a slice: v6e-256, tpu7x-4x4x4
+    (
+        r"((?:tpu-?)?(?:v[2-7](?:e|p|x|-?lite\w*)?|7x)|ironwood|trillium)-\d+(?:x\d+)*",
+        r"\1",
+    ),  # of a slice: v6e-256, tpu7x-4x4x4
     (r"(tpu-v\d+\w?)-(?:\d+|ironwood|trillium)", r"\1"),
     (r"(?:tpu-?)?v?7x?|ironwood|tpu-7x", "tpu-v7x"),
     (r"(?:tpu-?)?v6e|trillium", "tpu-v6e"),

@@ -93,8 +93,9 @@ def cluster_of(row: Row, remarks: list[str]) -> ClusterSpec:
 
 def _board(row: Row, accelerator: str) -> str:
     """Return the accelerator, in a DGX-2 the board that this machine alone has: its V100s are clocked higher."""
-    dgx_2 = "dgx-2" in _note(row) or integer(row, "accel_per_node") == 16
-    higher = accelerator == "v100-32gb" and dgx_2 and "sxm2" not in text(row, "hardware")
+    stated = text(row, "hardware")
+    dgx_2 = re.search(r"dgx-2|sxm3", f"{stated} {_note(row)}") or integer(row, "accel_per_node") == 16
+    higher = accelerator == "v100-32gb" and dgx_2 and "sxm2" not in stated
     return "v100-sxm3-32gb" if higher else accelerator
 
 
@@ -169,7 +170,9 @@ def _with_stated_rate(tiers: Tiers, stated: Interconnect, per_node: int) -> Tier
     """Return the tiers with the network's rate per node that the row states, shared by the node's accelerators."""
     if stated.node_bytes_per_s is None or len(tiers) < 2:
         return tiers
-    return (*tiers[:-1], tiers[-1].model_copy(update={"bandwidth_bytes_per_s": stated.node_bytes_per_s / per_node}))
+    rate = stated.node_bytes_per_s / per_node
+    measured = tiers[-1].achieved if rate == tiers[-1].bandwidth_bytes_per_s else None
+    return (*tiers[:-1], tiers[-1].model_copy(update={"bandwidth_bytes_per_s": rate, "achieved": measured}))
 
 
 def _with_domain(

@@ -22,6 +22,10 @@ LABELS = (
     (r"tf32", "tf32"),
     (r"fp32|float32", "fp32"),
 )
+# 8-bit integers of something else than products, and products that are said not to be in them
+OTHER_INT8 = (
+    r"int8 (?:optimi|adam|grad|kv|comp)[\w ]*|aqt\s*[=:]?\s*(?:off|false|disabled|none)|(?:no|not|without) int8"
+)
 
 
 def precision_of(row: Row, accelerator: AcceleratorSpec) -> Any:
@@ -29,7 +33,7 @@ def precision_of(row: Row, accelerator: AcceleratorSpec) -> Any:
 
     Silent or "mixed" is bf16, or fp16 on an accelerator without bf16 (V100).
     """
-    label = statement(row, "precision")
+    label = re.sub(OTHER_INT8, "", statement(row, "precision"))
     for pattern, precision in LABELS:
         if re.search(pattern, label):
             return precision

@@ -38,7 +38,7 @@ def recompute_of(row: Row, stack: StackSpec, model: ModelSpec, remarks: list[str
         return "none", 1.0
     if share is not None and re.search(r"\d+ layers?", stated) and (integer(row, "pp") or 1) > 1:
         remarks.append(f"recompute {stated!r} is taken as {share:.0%} of all layers, not of a pipeline stage's")
-    some = some_products(stated, model, remarks) if share is None else None
+    some = some_products(stated, model, remarks, stack.stops_early) if share is None else None
     if some is not None:
         return some
     if re.search(SELECTIVE, stated):

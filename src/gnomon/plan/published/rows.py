@@ -332,6 +332,6 @@ def _usual_micro_batch(per_rank: float, pp: int, accumulation: int | None, stack
     if stack.name == "xla" and pp == 1:
         return max(1, int(per_rank))
     if stack.name in FSDP and pp > 1:
-        return max(1, int(per_rank / pp))
+        return next((size for size in range(int(per_rank / pp), 1, -1) if per_rank % size == 0), 1)
     enough = 1 if pp == 1 else 6 * pp
     return next((size for size in (4, 2) if per_rank % size == 0 and per_rank / size >= enough), 1)

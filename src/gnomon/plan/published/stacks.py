@@ -2,10 +2,10 @@
 
 | stack | rows | recompute when silent | sharding when silent | overlap |
 |---|---|---|---|---|
-| megatron | Megatron-LM before fused attention (to 2022) | full | none | none |
+| megatron | Megatron-LM before fused attention (2022; 2023 where optional) | full | none | not in pipelines |
 | megatron-deepspeed | Megatron-DeepSpeed | full | none | none |
 | bigscience | BigScience's fork of it: each launch waits for its kernel | full | none | none |
-| megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since 2023 | none | optimizer (ZeRO-1) | yes |
+| megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since | none | optimizer (ZeRO-1) | yes |
 | fsdp | PyTorch FSDP, with tensor and pipeline parallelism too (torchtitan) | full | all (ZeRO-3) | yes |
 | fsdp-compiled | the same compiled: fms-fsdp, torchtitan in FP8, rows that say so | full | all (ZeRO-3) | yes |
 | deepspeed | DeepSpeed ZeRO-3 | full | all (ZeRO-3) | little |
@@ -36,9 +36,11 @@ CLASSIC = ("megatron", "megatron-deepspeed", "bigscience")  # families with the 
 CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
 COMPILED = ("fms-fsdp", "compile")  # fms-fsdp compiles by default
 NO_OVERLAP = (
-    r"(?:\bnot|\bno|\bwithout|\bnon)[ -](?:\w+[ -]){0,2}overlap|overlap\w*\s*[:=]?\s*(?:(?:of|for) (?:[\w-]+ ){1,4})?"
-    r"(?:is |are )?(?:off|disabled|none|false|no|0)\b"
+    r"(?:\bnot|\bno|\bwithout|\bnon)[ -](?:\w+[ -]){0,2}overlap|overlap\w*\s*[:=]?\s*"
+    r"(?:(?:of|for) (?:(?!with\b|but\b|and\b|no\b)[\w-]+ ){1,4})?"
+    r"(?:is |are )?(?:off|disabled|none|false|no|0(?![.\d]))\b"
 )
+NEGATED = r"\b(?:not?|non|without|un\w+|disabled?|off|false|none|n/?a)\b|[=:]\s*0(?![.\d])"  # of a clause
 OVERLAPS = {
     "overlap_tensor": r"\btp\b|tensor|\btp_",
     "overlap_data": r"\bd?dp\b|data|grad|all-?reduce",
@@ -47,11 +49,11 @@ OVERLAPS = {
     "overlap_expert": r"\bep\b|expert|moe|a2a|all-?to-?all",
 }
 
-
 # what hides the experts' all-to-all behind the other pass of another micro-batch, off by default (Megatron-Core)
+EXPERTS = r"(?:moe|ep|experts?|a2a|all-?to-?all)"
 HIDDEN_EXPERTS = (
-    r"\b(?:1f1b|moe|ep|experts?|a2a|all-?to-?all)[ _-](?:\w+[ _-]){0,2}?overlap"
-    r"|overlap\w*[ _-](?:of |the )*(?:\w+[ _-])?(?:moe|ep\b|expert|a2a|all-?to-?all)"
+    rf"\b(?:1f1b|{EXPERTS}(?:[ _-](?:a2a|all-?to-?all|comm\w*|parallel))*)[ _-]overlap|overlap_moe"
+    rf"|overlap(?:s|ped|ping)?(?: of| the)*[ _-]{EXPERTS}\b"
 )
 
 
@@ -74,7 +76,8 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
         return load_stack("fsdp")
     year = integer(row, "year") or OPTIONAL_UNTIL + 1
     flash = integer(row, "flash_attention")
-    optional = flash is None and year <= OPTIONAL_UNTIL and not any(name in words for name in FUSED_BY_DEFAULT)
+    fused = any(name in words for name in FUSED_BY_DEFAULT) or bool(re.search(r"flash|fp8|fp4|float8", words))
+    optional = flash is None and year <= OPTIONAL_UNTIL and not fused and (split or "megatron" in words)
     classic = flash == 0 or year <= CLASSIC_UNTIL or optional
     if "bigscience" in words and classic:
         return load_stack("bigscience")
@@ -89,9 +92,9 @@ def storage_of(row: Row, stack: StackSpec) -> StackSpec:
     notes = text(row, "overlap_notes")
     if stack.name == "fsdp" and (integer(row, "year") or EARLY_STOPS_SINCE) < EARLY_STOPS_SINCE:
         stack = stack.model_copy(update={"stops_early": False})
-    if stack.name in FSDP and re.search(ASYNC_TENSOR, notes):
+    if stack.name in FSDP and _says(notes, ASYNC_TENSOR):
         stack = stack.model_copy(update={"overlap_tensor": prior_of("overlap_tensor", stack.name)})
-    if re.search(HIDDEN_EXPERTS, notes):
+    if _says(notes, HIDDEN_EXPERTS):
         stack = stack.model_copy(update={"overlap_expert": prior_of("overlap_data", stack.name)})
     stack = stack.model_copy(update=dict.fromkeys(_not_overlapped(notes), 0.0))
     stack = stack.model_copy(update={"asynchronous": _launches_ahead(notes, stack.asynchronous)})
@@ -101,6 +104,12 @@ def storage_of(row: Row, stack: StackSpec) -> StackSpec:
     if "pure" in stated or text(row, "grad_accum_dtype") in ("bf16", "fp16", "bfloat16", "float16"):
         return stack.model_copy(update={"gradient_bytes": 2})
     return stack
+
+
+def _says(notes: str, words: str) -> bool:
+    """Return whether some clause has the words and does not negate them."""
+    clauses = re.split(r"[;,()\n]", notes)
+    return any(re.search(words, clause) and not re.search(NEGATED, clause) for clause in clauses)
 
 
 def _launches_ahead(notes: str, usual: bool) -> bool:
