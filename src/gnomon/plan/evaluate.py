@@ -61,8 +61,9 @@ class Evaluation:
     @property
     def peak_memory_bytes(self) -> Array:
         """Peak bytes of the rank that needs the most."""
-        first, middle, last = self.stage_bytes.values()
-        return np.maximum(np.maximum(first, middle), last)
+        first, middle, last = (terms.tensors for terms in self.memory.values())
+        largest = np.maximum(np.maximum(first, middle), last)
+        return np.asarray(largest * (1.0 + self.memory_overhead) + self.framework_bytes)
 
 
 class LayerTimes(NamedTuple):
@@ -118,8 +119,9 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
     slow = _pick(busiest, ranks)
     idle_s = _step_idle_s(cases, work, state, slow)
     windows = _windows(cases, state, slow, idle_s)
+    layers = cases.accumulation * slow.layers
     exposed = {
-        **{kind: cases.accumulation * slow.layers * layer.exposed[kind] for kind in LAYER_KINDS},
+        **{kind: layers * layer.exposed[kind] for kind in LAYER_KINDS},
         **_step_exposed(cases, state, windows),
         "pipeline": pipeline.send_s,
         "stragglers": stragglers_s(cases, pipeline.total_s - pipeline.send_s),
@@ -178,8 +180,9 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     # what hides behind both passes of the backward is waited for in each by its share of their computation; weights of
     # the next layer come while one is computed again
     computed = backward + recompute
-    late = exposed_s(both, NONE, computed + weight, storage.overlap_shard)
-    late_input = late * (computed / np.maximum(computed + weight, TINY))
+    behind_it = computed + weight
+    late = exposed_s(both, NONE, behind_it, storage.overlap_shard)
+    late_input = late * (computed / np.maximum(behind_it, TINY))
     passes = {
         "forward": forward + total(forward_waits.values()),
         "input": computed + total(backward_waits.values()) + late_input,
@@ -233,7 +236,7 @@ def _stage_work(cases: Cases, work: LayerWork, state: StateWork, layer: LayerTim
         whole = layers * of_layer
         if stage == "middle":  # where there is one stage alone, the first is it
             return np.asarray(whole)
-        return np.asarray(whole + first * of_first + last * of_last)
+        return np.asarray(whole + (first * of_first + last * of_last))
 
     passes = {name: sum_(layer.passes[name], work.first.passes[name], work.last.passes[name]) for name in PASSES}
     host = sum_(layer.host, work.first.host, work.last.host)
@@ -260,13 +263,14 @@ def _idle_s(cases: Cases, busy_host: Array, launches: Array, stalls: Array, devi
     """
     storage = cases.storage
     ahead = np.maximum(busy_host - device, 0.0)
-    waiting = storage.run_ahead * ahead + (1.0 - storage.run_ahead) * np.maximum(stalls, ahead)
-    return np.where(storage.asynchronous > 0, waiting, launches)
+    waiting = ahead + (1.0 - storage.run_ahead) * np.maximum(stalls - ahead, 0.0)
+    asynchronous = storage.asynchronous > 0
+    return waiting if np.all(asynchronous) else np.where(asynchronous, waiting, launches)
 
 
 def _stage_times(stage: StageWork) -> StageTimes:
     """Return the seconds of the passes, each longer by its share of the launches that show."""
-    stretch = 1.0 + stage.idle_s / np.where(stage.device_s > 0, stage.device_s, 1.0)
+    stretch = 1.0 + stage.idle_s / np.maximum(stage.device_s, TINY)
     forward, backward, weight = (stage.passes[name] * stretch for name in PASSES)
     return StageTimes(forward=forward, backward_input=backward, backward_weight=weight)
 
@@ -336,17 +340,18 @@ def _terms(
 ) -> dict[str, Array]:
     """Return the seconds of one step of the slowest stage by term, without the bubble."""
     micro_batches, storage = cases.accumulation, cases.storage
+    layers = micro_batches * slow.layers
     terms = dict.fromkeys(TIME_TERMS, NONE)
     for part, count in (
-        (work.layer, micro_batches * slow.layers),
+        (work.layer, layers),
         (work.first, micro_batches * slow.has_first),
         (work.last, micro_batches * slow.has_last),
         (state.accumulation, micro_batches - 1.0),
         (state.step, np.ones(1)),
     ):
         for term, seconds in part.terms.items():
-            terms[term] = terms[term] + count * seconds
-    terms["recompute_s"] = micro_batches * slow.layers * layer.recompute_s
+            terms[term] = count * seconds + terms[term] if terms[term] is not NONE else count * seconds
+    terms["recompute_s"] = layers * layer.recompute_s
     terms["communication_s"] = total(exposed.values())
     terms["idle_s"] = storage.step_overhead_s + idle_s
     terms["data_s"] = np.where(storage.asynchronous > 0, 0.0, micro_batches * work.data_s)
@@ -374,8 +379,9 @@ def _windows(cases: Cases, state: StateWork, slow: StageWork, idle_s: Array) -> 
     more = (cases.accumulation - 1.0) / cases.accumulation
     device = slow.passes["input"] + slow.passes["weight"] + more * state.accumulation.passes["input"]
     launches = slow.host_backward + more * state.accumulation.host_backward
-    showing = idle_s / cases.accumulation * device / np.where(slow.device_s > 0, slow.device_s, 1.0)
-    backward = device + np.where(cases.storage.asynchronous > 0, showing, launches)
+    showing = idle_s / cases.accumulation * (device / np.maximum(slow.device_s, TINY))
+    asynchronous = cases.storage.asynchronous > 0
+    backward = device + (showing if np.all(asynchronous) else np.where(asynchronous, showing, launches))
     each = np.where(cases.split.zero_stage == 2, cases.accumulation, 1.0)
     forward = slow.passes["forward"] * np.where(cases.storage.gathers_each_pass > 0, each, 1.0)
     return {"gradients": backward * each, "weights": forward}

@@ -7,7 +7,7 @@ The order of operations and the closed form of each schedule are in `gnomon.plan
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +17,6 @@ from gnomon.plan.schedules import CLOSED_FORMS, SCHEDULES
 from gnomon.plan.schedules.case import Array, Case, ClosedForm, Integers, StageTimes
 
 __all__ = ["SCHEDULES", "PipelineCost", "StageTimes", "in_flight", "pipeline_cost", "schedule_index", "supported"]
-
-_BLOCK = 16384  # cases evaluated together: their intermediate arrays stay in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +94,19 @@ def pipeline_cost(
     code, p, v, m = (np.asarray(x, dtype=np.int64) for x in (schedule, pp, vpp, num_microbatches))
     _check(*np.broadcast_arrays(code, p, v, m))
     times = [t for stage in (first, middle, last) for t in (stage.forward, stage.backward_input, stage.backward_weight)]
-    arrays = [np.atleast_1d(np.asarray(x, dtype=np.float64)) for x in (p, v, m, *times, send_s)]
-    shape = np.broadcast_shapes(np.atleast_1d(code).shape, *(x.shape for x in arrays))
-    columns = [np.broadcast_to(x, shape).reshape(-1) for x in arrays]
-    out = np.empty((len(_FIELDS), columns[0].size))
-    for index, cases in _blocks(np.broadcast_to(code, shape).reshape(-1)):
-        for row, values in zip(out, _cost(index, *(column[cases] for column in columns)), strict=True):
-            row[cases] = values
-    return PipelineCost(**{name: row.reshape(shape) for name, row in zip(_FIELDS, out, strict=True)})
+    alike, each = (
+        [np.atleast_1d(np.asarray(x, dtype=np.float64)) for x in arrays] for arrays in ((code, p, v, m, send_s), times)
+    )
+    own = np.broadcast_shapes(*(x.shape for x in alike))
+    shape = np.broadcast_shapes(own, *(x.shape for x in each))
+    times_alone = len(shape) == 2 and (len(own) == 1 or own[0] == 1)  # what is down differs in its times alone
+    alike = [np.broadcast_to(x, (1, shape[1]) if times_alone else shape).reshape(1, -1) for x in alike]
+    each = [np.broadcast_to(x, shape).reshape(shape[0] if times_alone else 1, -1) for x in each]
+    out = np.empty((len(_FIELDS), *each[0].shape))
+    for index, here in _by_schedule(alike[0][0]):
+        for field, values in zip(out, _cost(index, *(x[:, here] for x in (*alike[1:], *each))), strict=True):
+            field[:, here] = values
+    return PipelineCost(**{name: field.reshape(shape) for name, field in zip(_FIELDS, out, strict=True)})
 
 
 def _forms() -> Iterator[tuple[int, ClosedForm]]:
@@ -114,33 +117,26 @@ def _forms() -> Iterator[tuple[int, ClosedForm]]:
 _FIELDS = ("total_s", "busy_s", "bubble_s", "send_s", "unsynchronised_s")
 
 
-def _blocks(code: Integers) -> Iterator[tuple[int, Integers | slice]]:
-    """Yield a schedule and the places of some of its cases until all are covered.
-
-    The places are a slice where all cases have one schedule, as in a search: its columns are then read in place.
-    """
-    if code.size and (code == code[0]).all():
-        yield from ((int(code[0]), slice(start, start + _BLOCK)) for start in range(0, code.size, _BLOCK))
-        return
-    for index in range(len(SCHEDULES)):
-        here = np.flatnonzero(code == index)
-        for start in range(0, here.size, _BLOCK):
-            yield index, here[start : start + _BLOCK]
+def _by_schedule(code: Array) -> Iterator[tuple[int, Integers | slice]]:
+    """Yield each schedule that some columns have, and which: a slice where all have it, as in a search, so that its
+    arrays are read in place."""
+    for index in np.unique(code).astype(int).tolist():
+        here = code == index
+        yield index, slice(None) if here.all() else np.flatnonzero(here)
 
 
-def _cost(index: int, p: Array, v: Array, m: Array, *seconds: Array) -> tuple[Array, ...]:
+def _cost(index: int, p: Array, v: Array, m: Array, send_s: Array, *seconds: Array) -> tuple[Array, ...]:
     """Return the fields of PipelineCost for cases of one schedule."""
     form = CLOSED_FORMS[SCHEDULES[index]]
     first, middle, last = (
-        StageTimes(forward=f, backward_input=b, backward_weight=w)
-        for f, b, w in zip(*[iter(seconds[:9])] * 3, strict=True)
+        StageTimes(forward=f, backward_input=b, backward_weight=w) for f, b, w in zip(*[iter(seconds)] * 3, strict=True)
     )
-    case = Case(pp=p, vpp=v, num_microbatches=m, first=first, middle=middle, last=last, send_s=seconds[9])
+    case = Case(pp=p, vpp=v, num_microbatches=m, first=first, middle=middle, last=last, send_s=send_s)
     alone = p == 1
     busy = m * np.where(alone, first.total, form.slowest_s(case))
-    total, own_s, found = form.duration(case)
-    free = form.duration(replace(case, send_s=np.zeros_like(p))).total_s if found is None else found
-    total, own_s, free = (np.where(alone, busy, x) for x in (total, own_s, free))
+    (total, free), (own_s, _) = form.duration(case)
+    if np.any(alone):
+        total, own_s, free = (np.where(alone, busy, x) for x in (total, own_s, free))
     return total, busy, free - busy, total - free, own_s
 
 

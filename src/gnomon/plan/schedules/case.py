@@ -31,10 +31,15 @@ class StageTimes:
         """Forward and both gradients, in seconds."""
         return self.forward + self.backward_input + self.backward_weight
 
+    def at(self, columns: Integers) -> StageTimes:
+        """Return the times of some of the pipelines."""
+        forward, backward, weight = (x[:, columns] for x in (self.forward, self.backward_input, self.backward_weight))
+        return StageTimes(forward=forward, backward_input=backward, backward_weight=weight)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Pipelines of more than one rank, as one-dimensional float arrays of the same length."""
+    """Pipelines of more than one rank, a column each: floats of shape (1, pipelines), times (cases, pipelines)."""
 
     pp: Array
     vpp: Array
@@ -43,6 +48,18 @@ class Case:
     middle: StageTimes
     last: StageTimes
     send_s: Array
+
+    @property
+    def sends_s(self) -> Array:
+        """What a transfer takes, and zero, in seconds, of shape (2, 1, pipelines): one formula gives both steps."""
+        return np.stack([self.send_s, np.zeros_like(self.send_s)])
+
+    def at(self, columns: Integers) -> Case:
+        """Return some of the pipelines."""
+        return Case(
+            **{name: getattr(self, name)[:, columns] for name in ("pp", "vpp", "num_microbatches", "send_s")},
+            **{name: getattr(self, name).at(columns) for name in ("first", "middle", "last")},
+        )
 
 
 def largest(*candidates: Array) -> Array:
@@ -61,12 +78,11 @@ def when(condition: NDArray[np.bool_], value: Array) -> Array:
 class Duration(NamedTuple):
     """How long a step takes: over all ranks, and for the rank that takes longest from its first pass to its last.
 
-    `free_s` is `total_s` with free transfers, where a schedule finds it along the way.
+    Both have shape (2, cases, pipelines): with transfers, and with free ones.
     """
 
     total_s: Array
     unsynchronised_s: Array
-    free_s: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,9 @@ def gpipe_duration(case: Case) -> Duration:
     first, middle, last = case.first, case.middle, case.last
     slowest_forward = largest(first.forward, last.forward, when(case.pp > 2, middle.forward))
     slowest_backward = largest(first.backward, last.backward, when(case.pp > 2, middle.backward))
-    once = first.total + last.total + (case.pp - 2) * middle.total + 2 * (case.pp - 1) * case.send_s
-    total = once + (case.num_microbatches - 1) * (slowest_forward + slowest_backward)
+    once = first.total + last.total + (case.pp - 2) * middle.total
+    free = once + (case.num_microbatches - 1) * (slowest_forward + slowest_backward)
+    total = free + 2 * (case.pp - 1) * case.sends_s
     return Duration(total, total)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnomon.plan.arrays import take
 from gnomon.plan.schedules.case import Array, Case, ClosedForm, Duration, largest, slowest_stage_s, when
 from gnomon.plan.schedules.program import Exchange, Operation, Program
 
@@ -66,7 +65,7 @@ def one_f_one_b_total_s(case: Case) -> Array:
     micro-batch on a middle rank, one at the ends) and leaves through the last rank again. Exact for equal middle
     ranks while an exchange takes less than a forward.
     """
-    p, m, c = case.pp, case.num_microbatches, case.send_s
+    p, m, c = case.pp, case.num_microbatches, case.sends_s
     first, middle, last = case.first.total, case.middle.total, case.last.total
     through = first + last + (p - 2) * middle + 2 * (p - 1) * c  # one micro-batch, there and back
     on_last = through + (m - 1) * (last + c)
@@ -92,7 +91,7 @@ def interleaved_total_s(case: Case) -> Array:
     What the first and the last rank need beyond a middle one belongs to the first chunk (embedding) and the last
     (head and loss). Transfers hide as long as they take less than the pass of a chunk.
     """
-    p, v, m, c = case.pp, case.vpp, case.num_microbatches, case.send_s
+    p, v, m, c = case.pp, case.vpp, case.num_microbatches, case.sends_s
     f, b = case.middle.forward / v, case.middle.backward / v
     first_f, first_b = case.first.forward - (v - 1) * f, case.first.backward - (v - 1) * b
     last = case.last.total - (v - 1) * (f + b)
@@ -126,9 +125,10 @@ def _duration(case: Case) -> Duration:
     if plain.all():
         total = one_f_one_b_total_s(case)
     else:
-        total = np.empty_like(case.pp)
+        total = np.empty((2, *case.middle.forward.shape))
         for here, formula in ((plain, one_f_one_b_total_s), (~plain, interleaved_total_s)):
-            total[here] = formula(take(case, np.flatnonzero(here)))
+            columns = np.flatnonzero(here)
+            total[..., columns] = formula(case.at(columns))
     return Duration(total, total)
 
 

@@ -40,33 +40,34 @@ class Paths:
         self.rounds = rounds
         self.paths = [_path(line) for line in table.strip().splitlines()]
 
-    def longest(self, seconds: list[Array], send_s: Array, p: Array, m: Array) -> tuple[Array, Array]:
+    def longest(self, seconds: list[Array], send_s: Array, p: Array, m: Array) -> Array:
         """Return the longest path with and without transfers; `seconds` are the nine times of a row in their order."""
         symbols = {"p": p, "m": m, **{name: count(p, m) for name, count in self.rounds.items()}}
         sums: dict[_Terms, Array] = {}  # many paths share what they have of p or m
-        total = free = np.zeros_like(p)
+        longest = np.zeros((2, *seconds[0].shape))
+        total, free = longest
         for path in self.paths:
-            length = np.zeros_like(p)
+            parts = []
             for symbol, terms in path.passes:
                 if terms not in sums:
                     sums[terms] = _weighted(terms, seconds)
-                length += symbols[symbol] * sums[terms] if symbol else sums[terms]
-            free = np.maximum(free, length)
-            for symbol, factor in path.sends:
-                length += factor * (symbols[symbol] * send_s if symbol else send_s)
-            total = np.maximum(total, length)
-        return total, free
+                parts.append(symbols[symbol] * sums[terms] if symbol else sums[terms])
+            length = sum(parts[1:], start=parts[0])
+            np.maximum(free, length, out=free)
+            sends = sum(factor * (symbols[symbol] if symbol else 1.0) for symbol, factor in path.sends)
+            np.maximum(total, length + sends * send_s, out=total)
+        return longest
 
 
 def longest_path(case: Case, seconds: list[Array], kind: Integers, tables: Mapping[int, Paths]) -> Duration:
     """Return the time of pipelines, each by the table of its kind; `seconds` as of `Paths.longest`."""
-    total, free = np.empty_like(case.pp), np.empty_like(case.pp)
+    total = np.empty((2, *seconds[0].shape))
     for key, table in tables.items():
         here = np.flatnonzero(kind == key)
         if here.size:
-            send_s, p, m = (x[here] for x in (case.send_s, case.pp, case.num_microbatches))
-            total[here], free[here] = table.longest([t[here] for t in seconds], send_s, p, m)
-    return Duration(total, total, free)
+            send_s, p, m, *times = (x[..., here] for x in (case.send_s, case.pp, case.num_microbatches, *seconds))
+            total[..., here] = table.longest(times, send_s, p, m)
+    return Duration(total, total)
 
 
 def _weighted(terms: _Terms, seconds: list[Array]) -> Array:

@@ -37,7 +37,7 @@ def _duration(case: Case) -> Duration:
 
     Chains end on rank 0, or on rank pp - 1, which holds the middle of the model and starts pp - 1 chunks later.
     """
-    p, m, c = case.pp, case.num_microbatches, case.send_s
+    p, m, c = case.pp, case.num_microbatches, case.sends_s
     first, middle, last = fold(case)
     f, b, w = middle.f, middle.b, middle.w
     hop = p - 1

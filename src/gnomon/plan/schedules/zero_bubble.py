@@ -36,7 +36,7 @@ def _duration(case: Case, depth: int) -> Duration:
     For equal stages and free transfers the bubble of the first rank is the paper's (pp - 1)(F + B - depth W), or
     (pp - 1) B where that is more; the other ranks start later, and the last one computes without a pause.
     """
-    p, m, c = case.pp, case.num_microbatches, case.send_s
+    p, m, c = case.pp, case.num_microbatches, case.sends_s
     first, middle, last = case.first, case.middle, case.last
     b, w = middle.backward_input, middle.backward_weight
     both_last = last.forward + last.backward_input
@@ -88,7 +88,7 @@ def _duration(case: Case, depth: int) -> Duration:
 
 def _round_trips(case: Case) -> Array:
     """Return how long a ZB-H1 step takes up to the last B of the first rank, where ranks wait for one another."""
-    p, m, c = case.pp, case.num_microbatches, case.send_s
+    p, m, c = case.pp, case.num_microbatches, case.sends_s
     first, middle, last = case.first, case.middle, case.last
     both_first = first.forward + first.backward_input
     both, both_last = middle.forward + middle.backward_input, last.forward + last.backward_input

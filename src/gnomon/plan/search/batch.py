@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Candidates that can run, of one schedule: states down, what is computed again and offloaded across.
+    """Candidates that can run, of one schedule: what is computed again and offloaded down, states across.
 
-    `numbers` has shape (states, runs); the evaluation's arrays broadcast to it.
+    `numbers` has shape (runs, states), the longer axis last; the evaluation's arrays broadcast to it.
     """
 
     numbers: Integers
@@ -75,9 +75,9 @@ class Evaluator:
             state = self._state(states, schedule, priced)
             for some in np.array_split(able, -(-able.size * self.runs.size // CANDIDATES_TOGETHER)):
                 evaluation = compose(
-                    self._runs(states[some], schedule), _columns(layer, of_state[some]), _columns(state, some)
+                    self._runs(states[some], schedule), _rows(layer, of_state[some]), _rows(state, some)
                 )
-                numbers = (states[some] * len(space.schedule) + place)[:, None] * self.runs.size + self.runs
+                numbers = (states[some] * len(space.schedule) + place) * self.runs.size + self.runs[:, None]
                 yield Batch(numbers=numbers, evaluation=evaluation)
 
     def _state(self, states: Integers, schedule: str, priced: dict[str, StateWork]) -> StateWork:
@@ -108,21 +108,21 @@ class Evaluator:
         return axes | plain_values(self.space)
 
     def _runs(self, states: Integers, schedule: str) -> Cases:
-        """Return the states as a column, with everything that one schedule may recompute and offload as a row."""
-        cases = self._cases({axis: d[:, None] for axis, d in self.space.digits(states, SHARED).items()})
+        """Return the states as a row, with everything that one schedule may recompute and offload as a column."""
+        cases = self._cases({axis: d[None, :] for axis, d in self.space.digits(states, SHARED).items()})
         digits = self.space.digits(self.runs, RUN)
 
-        def row(axis: str, choices: list[float]) -> Array:
-            return np.asarray(choices, dtype=np.float64)[digits[axis]]
+        def column(axis: str, choices: list[float]) -> Array:
+            return np.asarray(choices, dtype=np.float64)[digits[axis]][:, None]
 
         space = self.space
         split = replace(
             cases.split,
             schedule=np.asarray([float(SCHEDULES.index(schedule))]),
-            recompute=row("recompute", [float(RECOMPUTES.index(r.mode)) for r in space.recompute]),
-            recompute_share=row("recompute", [r.share for r in space.recompute]),
-            offload_activations=row("offload_activations", list(space.offload_activations)),
-            offload_optimizer=row("offload_optimizer", list(space.offload_optimizer)),
+            recompute=column("recompute", [float(RECOMPUTES.index(r.mode)) for r in space.recompute]),
+            recompute_share=column("recompute", [r.share for r in space.recompute]),
+            offload_activations=column("offload_activations", list(space.offload_activations)),
+            offload_optimizer=column("offload_optimizer", list(space.offload_optimizer)),
         )
         return replace(cases, split=split)
 
@@ -151,6 +151,6 @@ def _distinct(ordered: Integers) -> tuple[Integers, NDArray[np.intp]]:
     return ordered[first], np.cumsum(first) - 1
 
 
-def _columns(item: T, index: NDArray[np.intp]) -> T:
-    """Return the cases at `index`, each array as a column; arrays of one entry are kept."""
-    return take(item, index[:, None])
+def _rows(item: T, index: NDArray[np.intp]) -> T:
+    """Return the cases at `index`, each array as a row; arrays of one entry are kept."""
+    return take(item, index[None, :])
