@@ -288,11 +288,17 @@ def _ranks(cases: Cases, stages: list[StageWork]) -> list[StageWork]:
         return stages
     middle = stages[1]
 
+    def half(head: Array, body: Array, tail: Array) -> Array:
+        return (head + tail) / 2.0
+
+    def both(head: Array, body: Array, tail: Array) -> Array:
+        return head + tail - body
+
     def start(head: Array, body: Array, tail: Array) -> Array:
-        return np.where(paired, (head + tail) / 2.0, np.where(folded, head + tail - body, head))
+        return np.where(paired, half(head, body, tail), np.where(folded, both(head, body, tail), head))
 
     def end(head: Array, body: Array, tail: Array) -> Array:
-        return np.where(paired, (head + tail) / 2.0, np.where(folded, body, tail))
+        return np.where(paired, half(head, body, tail), np.where(folded, body, tail))
 
     def rank(mix: Callable[[Array, Array, Array], Array]) -> StageWork:
         names = [name for name in StageWork._fields if name != "passes"]
@@ -301,6 +307,10 @@ def _ranks(cases: Cases, stages: list[StageWork]) -> list[StageWork]:
             **{name: mix(*(getattr(stage, name) for stage in stages)) for name in names},
         )
 
+    if np.all(folded):  # a search asks for one schedule at a time
+        return [rank(both), middle, middle]
+    if np.all(paired):
+        return [one := rank(half), middle, one]
     return [rank(start), middle, rank(end)]
 
 

@@ -134,7 +134,7 @@ def _cost(index: int, p: Array, v: Array, m: Array, send_s: Array, *seconds: Arr
     case = Case(pp=p, vpp=v, num_microbatches=m, first=first, middle=middle, last=last, send_s=send_s)
     alone = p == 1
     busy = m * np.where(alone, first.total, form.slowest_s(case))
-    (total, free), (own_s, _) = form.duration(case)
+    (total, free), own_s = form.duration(case)
     if np.any(alone):
         total, own_s, free = (np.where(alone, busy, x) for x in (total, own_s, free))
     return total, busy, free - busy, total - free, own_s

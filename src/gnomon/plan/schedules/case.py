@@ -78,7 +78,7 @@ def when(condition: NDArray[np.bool_], value: Array) -> Array:
 class Duration(NamedTuple):
     """How long a step takes: over all ranks, and for the rank that takes longest from its first pass to its last.
 
-    Both have shape (2, cases, pipelines): with transfers, and with free ones.
+    `total_s` has shape (2, cases, pipelines): with transfers, and with free ones.
     """
 
     total_s: Array

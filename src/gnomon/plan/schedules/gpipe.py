@@ -25,7 +25,7 @@ def gpipe_duration(case: Case) -> Duration:
     once = first.total + last.total + (case.pp - 2) * middle.total
     free = once + (case.num_microbatches - 1) * (slowest_forward + slowest_backward)
     total = free + 2 * (case.pp - 1) * case.sends_s
-    return Duration(total, total)
+    return Duration(total, total[0])
 
 
 GPIPE = ClosedForm(

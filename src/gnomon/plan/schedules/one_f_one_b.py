@@ -129,7 +129,7 @@ def _duration(case: Case) -> Duration:
         for here, formula in ((plain, one_f_one_b_total_s), (~plain, interleaved_total_s)):
             columns = np.flatnonzero(here)
             total[..., columns] = formula(case.at(columns))
-    return Duration(total, total)
+    return Duration(total, total[0])
 
 
 def _in_flight(p: Array, v: Array, m: Array, rank: Array) -> Array:

@@ -67,7 +67,7 @@ def longest_path(case: Case, seconds: list[Array], kind: Integers, tables: Mappi
         if here.size:
             send_s, p, m, *times = (x[..., here] for x in (case.send_s, case.pp, case.num_microbatches, *seconds))
             total[..., here] = table.longest(times, send_s, p, m)
-    return Duration(total, total)
+    return Duration(total, total[0])
 
 
 def _weighted(terms: _Terms, seconds: list[Array]) -> Array:

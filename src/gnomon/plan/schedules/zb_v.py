@@ -62,7 +62,7 @@ def _duration(case: Case) -> Duration:
     crosses = crosses + largest(2 * w, hop * (f + c) + first.w - (2 * p - 3) * w)
     on_first = largest(near, turns, busy, stays, joins)
     elsewhere = largest(far, leaves, crosses)
-    return Duration(largest(on_first, elsewhere), largest(on_first, elsewhere - start))
+    return Duration(largest(on_first, elsewhere), largest(on_first[0], elsewhere[0] - start[0]))
 
 
 ZB_V = ClosedForm(

@@ -62,7 +62,7 @@ def _duration(case: Case, depth: int) -> Duration:
         further = np.where((m % 2 == 0) & (m > 2), np.maximum(hop - first.forward, 0.0), 0.0)  # of the last but one
         first_ends = np.maximum(first_ends, when((hops >= 0) & (m > 1), m * first.total + hops * hop + further))
     last_ends = np.maximum(reached + put_off * last.backward_weight, fill + m * last.total)
-    total, own = largest(first_ends, last_ends), largest(first_ends, last_ends - fill)
+    total, own = largest(first_ends, last_ends), largest(first_ends[0], last_ends[0] - fill[0])
 
     # a middle rank: its last micro-batches wait for its first (longest next to an end), or its weight gradients remain
     # (longest where all of them are put off, or next to the first rank)
@@ -82,7 +82,7 @@ def _duration(case: Case, depth: int) -> Duration:
     for r, chain in chains:
         ends = when(p > 2, chain)
         total = np.maximum(total, ends)
-        own = np.maximum(own, ends - first.forward - (r - 1) * middle.forward - r * c)
+        own = np.maximum(own, ends[0] - first.forward - (r - 1) * middle.forward - r * case.send_s)
     return Duration(total, own)
 
 
