@@ -97,6 +97,7 @@ def test_sharding_that_leaves_something_open(text: str, remark: str) -> None:
     [
         *((word, {"year": 2021}, NOTHING) for word in ("off", "disabled", "no", "False", "none", "0", "no recompute")),
         *((word, {"year": 2021}, FULL) for word in ("", "N/A", "unknown", "-", "not stated")),
+        *((word, {"year": 2023, "tp": 2}, SELECTIVE) for word in ("", "not stated")),
         *((word, {}, NOTHING) for word in ("", "n/a", "Unknown", "Not stated")),
         *((word, {}, FULL) for word in ("full", "true", "yes", "full (HFU 57.8 % vs MFU 46.2 %)")),
         *(

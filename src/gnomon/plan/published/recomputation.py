@@ -13,6 +13,7 @@ from gnomon.spec.layout import Recompute
 
 Row = Mapping[str, Any]
 NOTHING = r"(?:none|no|not|off|disabled|false|0|without|never)\b"
+SELECTIVE_SINCE = 2023  # Megatron-LM's default; it came in the course of 2022
 # what only names the setting: "remat_policy: none", "activation_checkpoint.mode = full"
 NAMES = (
     r"^(?:(?:activation[ _-]?|gradient[ _-]?)?(?:recomput|remat|checkpoint)[a-z_]*|mode\b|granularity\b|\bac\b"
@@ -32,7 +33,7 @@ def recompute_of(row: Row, stack: StackSpec, model: ModelSpec, remarks: list[str
     """
     stated = re.sub(r"\bnot full\b[\s;,:]*", "", statement(row, "recompute"))
     if not stated:
-        return ("none" if stack.name == "megatron-core" else "full"), 1.0
+        return _usual(row, stack), 1.0
     words, share = re.sub(NAMES, "", stated), _share(stated, model.num_layers)
     if re.match(NOTHING, words) or share == 0:
         return "none", 1.0
@@ -49,6 +50,15 @@ def recompute_of(row: Row, stack: StackSpec, model: ModelSpec, remarks: list[str
     if words and not re.search(FULL, words) and share is None:
         remarks.append(f"recompute {stated!r} is no known word: taken as full")
     return "full", share or 1.0
+
+
+def _usual(row: Row, stack: StackSpec) -> Recompute:
+    """Return what a family computes again when the column is silent; Megatron-LM's README calls its selective mode the
+    default since there is one (May 2022, arXiv 2205.05198)."""
+    if stack.name == "megatron-core":
+        return "none"
+    late = stack.name == "megatron" and (integer(row, "year") or SELECTIVE_SINCE) >= SELECTIVE_SINCE
+    return "selective" if late else "full"
 
 
 def _share(stated: str, layers: int) -> float | None:

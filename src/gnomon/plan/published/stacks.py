@@ -2,7 +2,7 @@
 
 | stack | rows | recompute when silent | sharding when silent | overlap |
 |---|---|---|---|---|
-| megatron | Megatron-LM before fused attention (2022; 2023 where optional) | full | none | not in pipelines |
+| megatron | Megatron-LM before fused attention (2022; 2023 where optional) | full; 2023: selective | none | if pp=1 |
 | megatron-deepspeed | Megatron-DeepSpeed | full | none | none |
 | bigscience | BigScience's fork of it: each launch waits for its kernel | full | none | none |
 | megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since | none | optimizer (ZeRO-1) | yes |
