@@ -10,6 +10,9 @@ from gnomon.errors import LaunchError
 from gnomon.runtime.environment import RankEnvironment, parse_tasks_per_node
 from gnomon.topology.sources.hostlist import expand
 
+_GIVEN_AWAY = 32_768  # Linux's net.ipv4.ip_local_port_range begins here
+_USUAL_PORTS = range(10_000, 30_000)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
@@ -34,7 +37,7 @@ class Cluster:
 def find_cluster(variables: Mapping[str, str], port: int | None = None) -> Cluster:
     """Return the cluster that TF_CONFIG describes, else that of torchrun's, Open MPI's or SLURM's variables.
 
-    Without TF_CONFIG, the worker with local rank r listens on port + r of its host; `port` is by default one above the
+    Without TF_CONFIG, the worker with local rank r listens on port + r of its host; `port` follows by default from the
     port where the ranks of PyTorch would meet (MASTER_PORT, or what follows from the job). Raises LaunchError where
     the hosts cannot be known or the variables contradict each other.
     """
@@ -46,7 +49,7 @@ def find_cluster(variables: Mapping[str, str], port: int | None = None) -> Clust
     master, master_port = environment.master or _master(variables)
     workers = _workers_per_host(environment, variables)
     hosts = [master] if len(workers) == 1 else _hosts(environment, variables, len(workers))
-    first = port or master_port + 1
+    first = port or _usual_port(master_port)
     if first + max(workers) > 2**16:
         raise LaunchError(
             f"The {max(workers)} workers of a host would listen on ports {first} and following, which end at 65535. "
@@ -61,6 +64,12 @@ def find_cluster(variables: Mapping[str, str], port: int | None = None) -> Clust
         world_size=environment.world_size,
         addresses=tuple(addresses),
     )
+
+
+def _usual_port(master_port: int) -> int:
+    """Return the port above that of the ranks; below those that the system gives to connections, where it is one of
+    them (torchrun's is): the next one may be taken before a worker listens on it."""
+    return master_port + 1 if master_port < _GIVEN_AWAY else _USUAL_PORTS[master_port % len(_USUAL_PORTS)]
 
 
 def _workers_per_host(environment: RankEnvironment, variables: Mapping[str, str]) -> list[int]:
