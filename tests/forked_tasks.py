@@ -19,10 +19,12 @@ IMPORTED = (
 T = TypeVar("T")
 
 
-def do_each(tasks: Sequence[T], do: Callable[[T], None], stores: Path, modules: Iterable[str] = ()) -> None:
+def do_each(
+    tasks: Sequence[T], do: Callable[[T], None], stores: Path, modules: Iterable[str] = (), expected: int = 0
+) -> None:
     """Do one task after the other, in forks whose process groups meet in files named after `stores`.
 
-    All tasks are tried; then RuntimeError names those that failed.
+    All tasks are tried; then RuntimeError names those that ended with another code than `expected`.
     """
     for name in (*IMPORTED, *modules):
         importlib.import_module(name)
@@ -32,8 +34,8 @@ def do_each(tasks: Sequence[T], do: Callable[[T], None], stores: Path, modules: 
         if pid == 0:
             os._exit(_do(task, do, stores.with_name(f"{stores.stem}-{index}.store")))
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if code != 0:
-            failed.append(f"{task} failed with {code}")
+        if code != expected:
+            failed.append(f"{task} ended with {code}")
     if failed:
         raise RuntimeError("; ".join(failed))
 

@@ -45,6 +45,11 @@ class Case:
             return None
         return f"{self.needs[0]} is not installed: {self.needs[1]}"
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it needs ranks of its own: others share theirs, in which torch.distributed can start anew."""
+        return self.ranks == 1 or self.launcher == "ray" or self.strategy["name"] == "horovod"
+
 
 def _data_parallel(strategy: str, ranks: int, **options: Any) -> Case:
     """Return a case that splits the batch only, whose checkpoint another number of ranks takes."""
@@ -126,10 +131,10 @@ def launch(case: Case, *tasks: Path) -> None:
 
 
 def launch_all(tasks: Sequence[tuple[Case, Path]]) -> None:
-    """Run every task in the ranks of its case; those whose ranks torch.distributed can start anew share them."""
+    """Run every task in the ranks of its case, many in the same ones."""
     shared: dict[int, list[tuple[Case, Path]]] = {}
     for case, task in tasks:
-        if case.ranks == 1 or case.launcher == "ray" or case.strategy["name"] == "horovod":
+        if case.is_alone:
             launch(case, task)
         else:
             shared.setdefault(case.ranks, []).append((case, task))

@@ -20,13 +20,24 @@ from gnomon.train.gpt_trainer import GPTTrainer
 
 
 class RecordingTrainer(GPTTrainer):
-    """Writes this rank's part of the state to `folder` after some steps; the last rank kills itself at `kill_at`."""
+    """Writes this rank's part of the state to `folder` after some steps.
 
-    def __init__(self, config: GPTTrainingConfig, folder: str, record_at: list[int], kill_at: int | None = None):
+    At `kill_at` the last rank kills itself, or all do: in forks there is no launcher that would end the others.
+    """
+
+    def __init__(
+        self,
+        config: GPTTrainingConfig,
+        folder: str,
+        record_at: list[int],
+        kill_at: int | None = None,
+        kill_all: bool = False,
+    ):
         super().__init__(config)
         self.folder = Path(folder)
         self.record_at = record_at
         self.kill_at = kill_at
+        self.kill_all = kill_all
 
     def train(self, stop: StopAgreement) -> None:
         """Train; a run that is restored at its end has its state written down too."""
@@ -41,7 +52,7 @@ class RecordingTrainer(GPTTrainer):
             self.record()
         if self.step == self.kill_at:
             self.strategy.collectives.barrier()
-            if self.strategy.environment.rank == self.strategy.environment.world_size - 1:
+            if self.kill_all or self.strategy.environment.rank == self.strategy.environment.world_size - 1:
                 os.kill(os.getpid(), signal.SIGKILL)
         return loss
 
@@ -75,11 +86,13 @@ def main() -> None:
     """Do the tasks in the files named on the command line, several in forks; raise SystemExit when one fails."""
     paths = [Path(argument) for argument in sys.argv[1:]]
     with report_rank_error():
-        if len(paths) == 1:
+        tasks = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        killed = all(task.get("kill_all") for task in tasks)
+        if len(paths) == 1 and not killed:
             train_task(paths[0])
         else:
-            names = {json.loads(path.read_text(encoding="utf-8"))["config"]["strategy"]["name"] for path in paths}
-            do_each(paths, train_task, paths[0], names & {"deepspeed"})
+            names = {task["config"]["strategy"]["name"] for task in tasks}
+            do_each(paths, train_task, paths[0], names & {"deepspeed"}, -signal.SIGKILL if killed else 0)
 
 
 def _named(prefix: str, value: Any) -> list[tuple[str, Tensor]]:

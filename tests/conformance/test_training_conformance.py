@@ -55,9 +55,16 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folders = {name: tmp_path_factory.mktemp("case") for name in cases}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])))
+        shared = []
         for name, case in cases.items():
-            with pytest.raises(RankFailedError, match="SIGKILL"):
-                launch(case, write_task(case, folders[name], "run", "killed", kill_at=LAST_STEP))
+            task = write_task(case, folders[name], "run", "killed", kill_at=LAST_STEP, kill_all=not case.is_alone)
+            if case.is_alone:
+                with pytest.raises(RankFailedError, match="SIGKILL"):
+                    launch(case, task)
+            else:
+                shared.append((case, task))
+        launch_all(shared)
+        assert not [folder for folder in folders.values() if list(folder.glob(f"run/checkpoints/*{LAST_STEP}*"))]
         launch_all([(case, _later(case, folders[name], "resumed")) for name, case in cases.items()])
         launch_all(
             [(case.reload, _later(case.reload, folders[name], "loaded")) for name, case in cases.items() if case.reload]
