@@ -209,7 +209,7 @@ def test_collections_keep_what_sorting_would():
     times, memories = random.random(5000), random.random(5000)
     numbers = np.arange(5000)
     for part in np.array_split(numbers, 13):
-        best.add(times[part], part)
+        best.add(times[part], memories[part], part)
         front.add(times[part], memories[part], part)
     assert best.numbers.tolist() == np.argsort(times)[:7].tolist()
     beaten = [

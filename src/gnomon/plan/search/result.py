@@ -49,7 +49,7 @@ class SearchResult(Noun):
     rejected: FrozenMap[str, NonNegativeInt] = Field(default_factory=dict, description="candidates by reason")
     best: tuple[Ranked, ...] = ()
     pareto: tuple[Candidate, ...] = Field(default=(), description="by step time")
-    seconds: NonNegativeFloat = 0.0
+    seconds: NonNegativeFloat = Field(default=0.0, description="of looking at all candidates")
 
     @property
     def shows_cost(self) -> bool:

@@ -63,17 +63,18 @@ def search(
     evaluated = fitting = 0
     for count, one in spaces.items():
         evaluator = Evaluator(model, cluster, workload, one, count)
-        best, front = Best(top), Front()
+        best, front = Best(top, by_memory=objective == "memory"), Front()
         for start, stop in _blocks(one):
             for batch in evaluator.batches(start, stop):
                 evaluated += batch.numbers.size
-                fitting += _collect(batch, objective, limit, best, front)
+                fitting += _collect(batch, limit, best, front)
             done += (stop - start) * one.count(OUTER)
             if progress is not None:
                 progress(done, total)
         rejected.update(evaluator.rejected)
-        kept = np.unique(np.concatenate([best.numbers, front.numbers]))
-        found += [_candidate(model, cluster, one, int(n), count, workload, price_per_accelerator_hour) for n in kept]
+        rows = sorted({*best.rows(), *front.rows()})
+        found += [_candidate(one, count, workload, price_per_accelerator_hour, *row) for row in rows]
+    seconds = time.perf_counter() - began
     if evaluated == 0:
         raise PlanError(_nothing(rejected))
     if evaluated > fitting:
@@ -90,7 +91,7 @@ def search(
         rejected=rejected,
         best=_explained(model, cluster, ranked, objective),
         pareto=_pareto(found),
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
     )
 
 
@@ -140,37 +141,36 @@ def _blocks(space: SearchSpace) -> list[tuple[int, int]]:
     return [(start, min(start + length, space.num_states)) for start in range(0, space.num_states, length)]
 
 
-def _collect(batch: Batch, objective: Objective, limit: float, best: Best, front: Front) -> int:
+def _collect(batch: Batch, limit: float, best: Best, front: Front) -> int:
     """Put the candidates that fit into the collections; return how many fit."""
     shape = batch.numbers.shape
     memory = np.broadcast_to(batch.evaluation.peak_memory_bytes, shape)
     fits = memory <= limit
     times = np.broadcast_to(batch.evaluation.step_time_s, shape)[fits]
     numbers, memory = batch.numbers[fits], memory[fits]
-    best.add(memory if objective == "memory" else times, numbers)
+    best.add(times, memory, numbers)
     front.add(times, memory, numbers)
     return int(numbers.size)
 
 
 def _candidate(
-    model: ModelSpec,
-    cluster: ClusterSpec,
     space: SearchSpace,
-    number: int,
     count: int,
     workload: Workload,
     price: float | None,
+    step_time_s: float,
+    peak_memory_bytes: float,
+    number: int,
 ) -> Candidate:
     layout, asked = space.layout(number, count, workload)
-    estimate = plan(model, cluster, layout, asked)
-    hours = estimate.step_time_s * count / SECONDS_PER_HOUR
+    hours = step_time_s * count / SECONDS_PER_HOUR
     return Candidate(
         num_accelerators=count,
         number=number,
         layout=layout,
         workload=asked,
-        step_time_s=estimate.step_time_s,
-        peak_memory_bytes=estimate.memory.total_bytes,
+        step_time_s=step_time_s,
+        peak_memory_bytes=peak_memory_bytes,
         accelerator_hours_per_step=hours,
         cost_per_step=None if price is None else hours * price,
     )
