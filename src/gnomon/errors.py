@@ -31,6 +31,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SLIP = 0.8  # share of letters that two names have in common: one in five is wrong
+MOST_DIVISORS = 65536
+
 
 class GnomonError(Exception):
     """Something the user can mend; the command line prints it without a traceback and exits with `exit_code`."""
@@ -126,9 +129,30 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """Return a sentence that names the nearest valid name, or all valid ones when none is near."""
+    """Return a sentence that names the nearest valid name, or all valid ones when none is near.
+
+    Names that contain what was typed go before those that only look like it, unless one alone is a slip away.
+    """
     options = sorted({str(v) for v in valid})
+    typed = str(name).lower()
+    longer = [option for option in options if len(typed) > 1 and typed in option.lower()]
     near = nearest(name, options)
+    if len(difflib.get_close_matches(str(name), options, n=2, cutoff=SLIP)) != 1:
+        if len(longer) > 1:
+            return f"Names that contain it: {', '.join(longer)}."
+        near = longer[0] if longer else near
     if near is not None:
         return f"Did you mean '{near}'?"
     return f"Valid names: {', '.join(options)}." if options else ""
+
+
+def nearest_numbers(name: str, value: int, valid: Iterable[int]) -> str:
+    """Return the valid numbers on both sides of `value`, as settings of `name`: `tp=2 or tp=4`."""
+    numbers = sorted(valid)
+    near = [n for n in numbers if n < value][-1:] + [n for n in numbers if n > value][:1]
+    return " or ".join(f"{name}={n}" for n in near or [1])
+
+
+def nearest_divisors(name: str, value: int, whole: int) -> str:
+    """Return the divisors of `whole` on both sides of `value`, as settings of `name`."""
+    return nearest_numbers(name, value, (d for d in range(1, min(whole, MOST_DIVISORS) + 1) if whole % d == 0))

@@ -1,11 +1,13 @@
 """What must hold for every plan."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from gnomon.errors import GnomonError
 from gnomon.plan.planner import plan
-from gnomon.spec import Layout, ModelSpec, Workload
+from gnomon.spec import ClusterSpec, Layout, ModelSpec, Workload
+from gnomon.spec.catalog import load_cluster, load_model
 from plan_fixtures import constant_cluster
 
 CLUSTER = constant_cluster(dispatch_s=1e-6, collectives={})
@@ -49,3 +51,58 @@ def test_data_parallel_ranks_do_not_change_the_computation_of_one_rank(batch, dp
     many = plan(gpt(2, 2), CLUSTER, Layout(dp=dp), Workload(seq_len=32, global_batch=batch * dp, micro_batch=batch))
     assert one.time.matmul_s == many.time.matmul_s
     assert many.time.communication_s > 0 or dp == 1
+
+
+def faster(cluster: ClusterSpec, what: str) -> ClusterSpec:
+    """Return the cluster with twice the peaks, the memory bandwidth, or the rate of every tier."""
+    if what == "network":
+        tiers = [t.model_copy(update={"bandwidth_bytes_per_s": 2 * t.bandwidth_bytes_per_s}) for t in cluster.tiers]
+        return cluster.model_copy(update={"tiers": tuple(tiers)})
+    device = cluster.accelerator
+    changed = {
+        "peaks": {"peak_flops": {name: 2 * peak for name, peak in device.peak_flops.items()}},
+        "memory": {"memory_bandwidth_bytes_per_s": 2 * device.memory_bandwidth_bytes_per_s},
+    }
+    return cluster.model_copy(update={"accelerator": device.model_copy(update=changed[what])})
+
+
+layouts = st.builds(
+    Layout,
+    dp=st.sampled_from([1, 2, 4]),
+    tp=sizes,
+    cp=st.sampled_from([1, 2]),
+    zero_stage=st.sampled_from([0, 1, 2, 3]),
+    recompute=st.sampled_from(["none", "selective", "full"]),
+)
+
+
+@given(
+    machine=st.sampled_from(["dgx-a100", "dgx-h100", "gb200-nvl72"]),
+    stack=st.sampled_from(["megatron-core", "fsdp", "fsdp-compiled", "deepspeed", "megatron"]),
+    layout=layouts,
+    accumulation=sizes,
+    length=st.sampled_from([1024, 4096]),
+    what=st.sampled_from(["peaks", "memory", "network"]),
+)
+@example(  # a collective hides behind launches that show, too
+    machine="gb200-nvl72",
+    stack="fsdp-compiled",
+    layout=Layout(dp=4, cp=2, zero_stage=1),
+    accumulation=1,
+    length=1024,
+    what="peaks",
+)
+def test_neither_a_faster_machine_nor_less_work_makes_a_step_longer(machine, stack, layout, accumulation, length, what):
+    model, cluster = load_model("llama-3.1-8b"), load_cluster(machine, num_nodes=16)
+
+    def step_s(cluster: ClusterSpec, length: int) -> float:
+        batch = layout.dp * accumulation
+        workload = Workload(seq_len=length, global_batch=batch, precision="bf16", stack=stack)
+        try:
+            return plan(model, cluster, layout, workload).step_time_s
+        except GnomonError:
+            assume(False)
+
+    base = step_s(cluster, length)
+    assert step_s(faster(cluster, what), length) <= base * (1 + 1e-9)
+    assert step_s(cluster, length // 2) <= base * (1 + 1e-9)

@@ -175,10 +175,10 @@ def test_the_command_needs_tokens():
         (("--tokens", "1T", "--interval", "5 min"), "no MTBF is given"),
         (
             ("--tokens", "1T", "--mtbf-hours", "0", "--checkpoint-time", "9 s", "--restart-time", "1 s"),
-            "greater than 0",
+            "--mtbf-hours is 0. Give a positive number of hours",
         ),
         (("--tokens", "1T", "--mtbf-hours", "9", "--checkpoint-time", "9 s"), "the time to restart counts"),
-        (("--tokens", "1T", "--pue", "0.5"), "'pue' is 0.5"),
+        (("--tokens", "1T", "--pue", "0.5"), "--pue is 0.5"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, message):

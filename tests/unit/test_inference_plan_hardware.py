@@ -154,7 +154,7 @@ def test_the_command_prints_an_estimate_and_a_search():
     ("arguments", "message"),
     [
         (("--price", "2"), "--price belongs to a search"),
-        (("--tpot-s", "0"), "'tpot_s' is 0"),
+        (("--tpot-s", "0"), "--tpot-s is 0"),
         (("--tpot-s", "0.1", "--price", "h100=cheap"), "is not a number"),
         (("workload.prompt=4",), "prompt"),
         (("+layout.cp=2",), "layout.cp=2 belongs to training"),

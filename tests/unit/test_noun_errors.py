@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gnomon.errors import LayoutError, SpecError
+from gnomon.errors import LayoutError, SpecError, did_you_mean
+from gnomon.plan.checks import check_schedule
 from gnomon.spec import AcceleratorSpec, ClusterSpec, HardwareProfile, Layout, ModelSpec, MoESpec, SizeCurve, Workload
 from gnomon.spec.catalog import load_accelerator
 
@@ -46,8 +47,17 @@ def explain(noun, data):
         (AcceleratorSpec, {"name": "x", "memory_bytes": True}, "'memory_bytes' is True: give a number"),
         (AcceleratorSpec, {"name": "x", "peak_flops": {"bf16": True}}, "'peak_flops' is {'bf16': True}: give a number"),
         (Layout, {"ddp": 2}, "unknown key 'ddp'. Did you mean 'dp'?"),
+        (Layout, {"stage": 2}, "Names that contain it: first_stage_layers, last_stage_layers, zero_stage."),
+        (Layout, {"dp": 128, "ep": 3}, "dp x cp x tp = 128; the nearest values that do: ep=2 or ep=4"),
+        (Layout, {"dp": 128, "ep": 64, "expert_tp": 3}, "the nearest values that do: expert_tp=2"),
+        (Layout, {"dp": 128, "ep": 5, "expert_tp": 3}, "values that do: ep=4 with expert_tp=2 or expert_tp=4"),
+        (Layout, {"dp": 4, "shard_ranks": 3}, "cp = 4; the nearest values that do: shard_ranks=2 or shard_ranks=4"),
         (Layout, [1], "expected a mapping of keys to values, found list"),
-        (Workload, {**BATCH, "micro_batch": 4}, "global_batch=6 does not divide by micro_batch=4"),
+        (
+            Workload,
+            {**BATCH, "micro_batch": 4},
+            "=6 does not divide by micro_batch=4; the nearest values that do: micro_batch=3 or micro_batch=6",
+        ),
         (Workload, {**BATCH, "precision": "fp6"}, "'precision' is 'fp6'"),
         (MoESpec, {**MOE, "experts_per_token": 3}, "experts_per_token=3 exceeds num_experts=2"),
     ],
@@ -100,6 +110,41 @@ def test_accumulation():
     assert workload.tokens_per_step == 192
     with pytest.raises(LayoutError, match=r"global_batch=24 .* dp=5 = 10\. Set global_batch to 20"):
         workload.accumulation(dp=5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "batch", "message"),
+    [
+        ({"pp": 4, "vpp": 2}, 24, "Set global_batch=16 or global_batch=32, or another micro_batch, or vpp=1."),
+        (
+            {"pp": 4, "schedule": "v-min"},
+            20,
+            "Set global_batch=32, or another micro_batch, or a schedule from ['gpipe',",
+        ),
+        ({"pp": 4, "schedule": "dualpipe"}, 36, "Set global_batch=32 or global_batch=40, or another micro_batch"),
+        ({"pp": 5, "schedule": "dualpipe"}, 40, "Set a schedule from ['gpipe', '1f1b', 'zb-h1', 'zb-h2', 'zb-v',"),
+    ],
+)
+def test_a_schedule_that_cannot_run_names_the_nearest_batches(layout, batch, message):
+    with pytest.raises(LayoutError) as caught:
+        check_schedule(Layout(dp=4, **layout), Workload(seq_len=8, global_batch=batch, micro_batch=1))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "valid", "sentence"),
+    [
+        ("h100", ("h800", "h100-sxm", "dgx-h100"), "Names that contain it: dgx-h100, h100-sxm."),
+        ("h100", ("h800", "h100-sxm"), "Did you mean 'h100-sxm'?"),
+        ("H100", ("h800", "dgx-h100"), "Did you mean 'dgx-h100'?"),
+        ("tran", ("train", "transform", "transpose"), "Did you mean 'train'?"),
+        ("seq_le", ("seq_len", "encoder_seq_len"), "Did you mean 'seq_len'?"),
+        ("mi300", ("mi300a", "mi300x", "mi250"), "Names that contain it: mi300a, mi300x."),
+        ("x", ("axis", "index"), "Valid names: axis, index."),
+    ],
+)
+def test_names_that_contain_what_was_typed_go_before_those_that_look_like_it(typed, valid, sentence):
+    assert did_you_mean(typed, valid) == sentence
 
 
 def test_a_profile_knows_only_the_shares_that_were_measured():

@@ -7,8 +7,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from gnomon.plan.cases import Cases
 from gnomon.plan.memory import training_memory
+from gnomon.plan.planner import plan
 from gnomon.spec import AcceleratorSpec, Layout, ModelSpec, Workload
-from gnomon.spec.catalog import load_stack
+from gnomon.spec.catalog import load_cluster, load_model, load_stack
 from gnomon.train.gpt import GPT
 from plan_fixtures import constant_cluster
 
@@ -78,3 +79,16 @@ def test_peak_with_recomputation_within_eight_percent(style, share, precision):
     planned, measured = planned_and_measured(style, precision, Layout(recompute="full", recompute_share=share))
     assert planned == pytest.approx(measured, rel=0.08)
     assert measured < 0.85 * planned_and_measured(style, precision, Layout())[1]
+
+
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_layers_that_are_not_computed_again_keep_everything(mode: str) -> None:
+    """Half of the layers computed again keep half of what all of them and none of them keep together."""
+    model, cluster = load_model("gpt3-175b"), load_cluster("dgx-a100", num_nodes=8)
+    workload = Workload(seq_len=2048, global_batch=64, precision="bf16", stack="megatron", attention_kernel="unfused")
+
+    def kept(recompute: str, share: float) -> float:
+        layout = Layout(tp=8, pp=8, recompute=recompute, recompute_share=share)
+        return sum(plan(model, cluster, layout, workload).activation_tensors.values())
+
+    assert kept(mode, 0.5) == pytest.approx((kept("none", 1.0) + kept(mode, 1.0)) / 2, rel=1e-12)

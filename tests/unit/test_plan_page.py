@@ -90,6 +90,56 @@ def test_every_schedule_has_its_timeline(schedule, batch):
     assert ranks == {f"rank {r}" for r in range(8)}
 
 
+PIPELINES = [
+    ("gpipe", 1, "none"),
+    ("1f1b", 1, "none"),
+    ("1f1b", 1, "full"),
+    ("1f1b", 2, "selective"),
+    ("zb-h1", 1, "full"),
+    ("zb-h2", 1, "none"),
+    ("zb-v", 1, "full"),
+    ("v-half", 1, "per_op"),
+    ("v-min", 1, "full"),
+    ("dualpipe", 1, "none"),
+    ("dualpipe", 1, "products"),
+]
+
+
+@pytest.mark.parametrize("stack", ["megatron-core", "fsdp"])  # ranks do not wait at the update, and they do
+@pytest.mark.parametrize("pp", [2, 4, 8])
+@pytest.mark.parametrize(("schedule", "vpp", "recompute"), PIPELINES)
+def test_the_picture_of_the_pipeline_says_what_the_estimate_says(schedule, vpp, recompute, pp, stack):
+    layout = Layout(dp=1, tp=8, pp=pp, vpp=vpp, schedule=schedule, recompute=recompute)
+    workload = WORKLOAD.model_copy(update={"global_batch": 16, "stack": stack})
+    found = plan(load_model("llama-3.1-70b"), load_cluster("dgx-h100", 8), layout, workload)
+    (section,) = [s for s in plan_sections(found) if s.key == "pipeline"]
+    traces = section.panels[0].figure["data"]
+    spans = [span for t in traces for span in zip(t["y"], t["base"], t["x"], strict=True)]
+    ranks = {label for label, _, _ in spans}
+    starts = {rank: min(start for label, start, _ in spans if label == rank) for rank in ranks}
+    ends = {rank: max(start + took for label, start, took in spans if label == rank) for rank in ranks}
+    pipeline = found.pipeline
+    assert pipeline.ranks_wait == (stack == "fsdp" or schedule in ("gpipe", "1f1b", "dualpipe"))
+    end = max(ends.values()) if pipeline.ranks_wait else max(ends[r] - starts[r] for r in ranks)
+    assert end == pytest.approx(pipeline.total_s, rel=0.01)
+    busy = max(sum(took for label, _, took in spans if label == rank) for rank in ranks)
+    idle = (pipeline.bubble_s + pipeline.send_s) / pipeline.total_s
+    assert 1.0 - busy / end == pytest.approx(idle, abs=0.01)
+    assert f"idle for {100 * pipeline.bubble_fraction:.1f}% of that" in section.reading
+
+
+def test_a_picture_of_fewer_micro_batches_says_so():
+    layout, workload = Layout(dp=1, tp=8, pp=4), WORKLOAD
+    found = plan(load_model("llama-3.1-70b"), load_cluster("dgx-h100", 4), layout, workload)
+    (section,) = [s for s in plan_sections(found) if s.key == "pipeline"]
+    assert "24 of 64 micro-batches are shown" in section.panels[0].caption
+
+
+def test_an_estimate_without_the_times_of_its_passes_has_no_picture(estimate):
+    old = estimate.model_copy(update={"pipeline": estimate.pipeline.model_copy(update={"passes": {}})})
+    assert "pipeline" not in [s.key for s in plan_sections(old)]
+
+
 def test_strong_scaling_begins_where_the_model_fits(estimate):
     best = best_by_number(estimate)
     counts = [candidate.num_accelerators for candidate in best]

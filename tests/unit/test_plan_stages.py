@@ -107,6 +107,58 @@ def test_ranks_beyond_the_key_heads_have_copies():
         assert keys[0] == 128 * 8 * 2  # tokens, one head of 8, bf16
 
 
+KEPT = [
+    ("none", 1.0, None),
+    ("selective", 1.0, None),
+    ("full", 1.0, {"layer input"}),
+    ("full", 0.5, None),
+    ("per_op", 1.0, {"layer input", "queries", "values", "attention output", "up projection", "feed-forward output"}),
+    ("per_op", 0.25, None),
+    ("products", 1.0, {"layer input", "attention output"}),
+    ("products", 0.25, None),
+]
+
+
+@pytest.mark.parametrize("offloaded", [0.0, 0.25])
+@pytest.mark.parametrize("kernel", ["flash", "unfused"])
+@pytest.mark.parametrize("name", ["llama-3.1-70b", "mixtral-8x7b"])
+@pytest.mark.parametrize(("mode", "share", "names"), KEPT)
+def test_activation_tensors_add_up_to_what_a_layer_adds_to_its_stage(mode, share, names, name, kernel, offloaded):
+    """GPipe keeps all micro-batches: 16 more of them keep 16 times the list in every layer of the stage."""
+    layout = Layout(tp=8, pp=2, schedule="gpipe", recompute=mode, recompute_share=share, offload_activations=offloaded)
+    few, many = (
+        plan(
+            load_model(name),
+            load_cluster("dgx-h100", num_nodes=2),
+            layout,
+            Workload(
+                seq_len=2048,
+                global_batch=count,
+                micro_batch=1,
+                precision="bf16",
+                stack="megatron-core",
+                attention_kernel=kernel,
+            ),
+        )
+        for count in (32, 48)
+    )
+    more = many.stages[0].memory.activations_bytes - few.stages[0].memory.activations_bytes
+    assert sum(few.activation_tensors.values()) * 16 * few.stages[0].num_layers == pytest.approx(more)
+    if names is not None:
+        attended = {"softmax"} if kernel == "unfused" and mode != "full" else set()
+        assert set(few.activation_tensors) >= names | attended
+        assert "product inputs" not in few.activation_tensors
+
+
+def test_full_recomputation_keeps_the_input_of_a_layer_alone():
+    workload = Workload(seq_len=8192, global_batch=8, micro_batch=1, precision="bf16", stack="megatron-core")
+    model, cluster = load_model("llama-3.1-70b"), load_cluster("dgx-h100")
+    for kernel in ("flash", "unfused"):
+        asked = workload.model_copy(update={"attention_kernel": kernel})
+        found = plan(model, cluster, Layout(tp=8, recompute="full"), asked)
+        assert dict(found.activation_tensors) == {"layer input": 8192 * 8192 * 2 / 8}
+
+
 @pytest.mark.parametrize("stack", ["deepspeed", "megatron-core", "megatron"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2])
 def test_recomputation_never_makes_a_step_shorter(stack, zero_stage):

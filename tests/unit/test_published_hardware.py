@@ -130,6 +130,17 @@ def test_a_machine_says_which_board_of_a_name_it_has(hardware: str, per_node: in
     assert remarks == []
 
 
+def test_a_module_that_a_dgx_2_has_not_is_placed_in_a_dgx_1() -> None:
+    cluster, remarks = machine("V100 SXM2 32GB", 64, "", "")
+    assert (cluster.accelerator.name, cluster.accelerators_per_node, cluster.tiers[0].span) == ("v100-32gb", 8, 8)
+    assert remarks == []
+
+
+@pytest.mark.parametrize("note", ["2 slices of v5e-128", "two slices of v5e-128"])
+def test_the_number_of_slices(note: str) -> None:
+    assert machine("v5e", 256, "", note)[0].tiers[0].span == 128
+
+
 def test_another_rate_than_the_measured_one_is_not_known_to_be_reached() -> None:
     measured, _ = machine("A100-80GB", 64, 8, "Jean Zay")
     other, _ = machine("A100-80GB", 64, 8, "Jean Zay, 800 Gb/s per node")

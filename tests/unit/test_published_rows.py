@@ -67,6 +67,7 @@ def test_heads_that_a_source_is_silent_about(hidden: int, gated: int, heads: int
         ),
         ({"source": "IBM fms-fsdp", "zero_stage_or_fsdp": "FSDP"}, "fsdp-compiled"),
         ({"zero_stage_or_fsdp": "ZeRO-3 (DeepSpeed)"}, "deepspeed"),
+        ({"zero_stage_or_fsdp": "ZeRO-3 (DeepSpeed)", "year": 2021}, "deepspeed-2021"),
         ({"zero_stage_or_fsdp": "DeepSpeed ZeRO-2"}, "deepspeed"),
         ({"zero_stage_or_fsdp": "NO_SHARD"}, "fsdp"),
         ({"source": "MaxText", "hardware": "TPU-v5p"}, "xla"),
@@ -223,6 +224,11 @@ def test_slices_are_copies_of_each_other(fsdp: str, ranks: int) -> None:
         ("TP overlap off", {"tensor"}),
         ("overlap_grad_reduce=False, tp_comm_overlap on", {"data"}),
         ("all-to-all not overlapped", {"expert"}),
+        *((words, {"tensor", "data", "shard", "context", "expert"}) for words in ("w/o overlap", "disable overlap")),
+        ("no comm/compute overlap", {"tensor", "data", "shard", "context", "expert"}),
+        ("communication overlap turned off", {"tensor", "data", "shard", "context", "expert"}),
+        ("DP comm isn't overlapped", {"data"}),
+        *((words, set()) for words in ("overlap_p2p_comm=False", "p2p overlap off", "pipeline overlap disabled")),
         ("everything overlapped", set()),
     ],
 )
@@ -396,7 +402,12 @@ def test_schedules(name: str, schedule: str, chunks: int) -> None:
         ({"head_dim": 1e308}, "at most 1e+07"),
         ({"hardware": "RTX-4090"}, "the catalog has no cluster"),
         ({"tp": 5}, "does not divide n_accel=64"),
-        ({"pp": 4, "vp_or_interleave": 13}, "pp x vpp = 4 x 13 model chunks are more than the 48 layers"),
+        ({"pp": 4, "vp_or_interleave": 13}, "pp x vpp = 4 x 13 model chunks need as many layers"),
+        ({"ep": 8}, "split experts, but"),
+        ({"experts": 8, "top_k": 2, "moe_ffn_hidden": 1024, "ep": 16}, "ep=16 does not divide the 8 experts"),
+        ({"cp": 8, "seq_len": 4100}, "cp=8 splits seq_len=4100 into 16 equal pieces"),
+        ({"tp": 8, "sp": 1, "seq_len": 4100}, "sequence_parallel splits the 4100 tokens"),
+        ({"n_accel": 8, "gbs": 3}, "gbs=3 gives dp=8 ranks less than one sequence each"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(columns: dict, words: str) -> None:

@@ -143,6 +143,7 @@ HEADER = "id,source,hardware,n_accel,n_layers,hidden,n_heads,vocab,seq_len,gbs"
         (b"", "cannot be read as CSV"),
         (b"\x89PNG\r\n\x1a\n\x00\xff\xfe\x00", "cannot be read as CSV|no column"),
         (b"a,b\n1,2\n", "no column 'id'"),
+        ((HEADER + "\nx" + ",1" * 9).encode("utf-16"), "is text in UTF-16|cannot be read as CSV"),
         (HEADER.replace(",hidden", ",hiden").encode() + b"\n", "no column 'hidden'.*Did you mean 'hiden'"),
         (HEADER.encode() + b"\n", "a header and no rows"),
         (HEADER.encode() + b"\n\n\n", "a header and no rows"),

@@ -58,6 +58,13 @@ def read(**columns: object):
         ("DDP (FSDP=0)", 1, None, "megatron-core"),
         ("not stated", 1, None, "megatron-core"),
         ("No sharding", 0, None, "megatron-core"),
+        *((words, 0, None, "megatron-core") for words in ("no distributed optimizer", "w/o sharding")),
+        *(
+            (words, 0, None, "megatron-core")
+            for words in ("use_distributed_optimizer=False", "distributed optimizer off", "without optimizer sharding")
+        ),
+        ("fully_shard", 3, None, "fsdp"),
+        ("sharded over 16 GPUs", 3, 16, "fsdp"),
         ("none (DDP)", 0, None, "megatron-core"),
         ("NO_SHARD", 0, None, "fsdp"),
         ("DDP", 0, None, "megatron-core"),
@@ -135,6 +142,10 @@ def test_sharding_that_leaves_something_open(text: str, remark: str) -> None:
         ("full (0% of layers)", {}, NOTHING),
         ("selective", {"zero_stage_or_fsdp": "FSDP"}, ("full", 0.5)),
         ("selective, every 4 layers", {"zero_stage_or_fsdp": "FSDP"}, ("full", 0.25)),
+        *((word, {"year": 2021}, NOTHING) for word in ("N", "unused", "w/o activation checkpointing")),
+        *((word, {"year": 2021}, NOTHING) for word in ("full recompute disabled", "selective recompute disabled")),
+        ("full, offload disabled", {}, FULL),
+        ("50%", {}, ("full", 0.5)),
     ],
 )
 def test_recomputation(text: str, columns: dict, expected: tuple) -> None:
@@ -205,6 +216,9 @@ def test_schedules_that_leave_something_open() -> None:
         ("", "A100-80GB", "bf16"),
         ("", "V100-32GB", "fp16"),
         ("fp16/bf16", "A100-80GB", "bf16"),
+        *((label, "H100", "bf16") for label in ("BF16 (no FP8)", "bf16, fp8=False", "bf16, fp8 off", "non-FP8 BF16")),
+        *((label, "H100", "bf16") for label in ("bf16, FP8 optimizer states", "bf16 + fp8 all-gather")),
+        ("FP8 (E4M3), bf16 gradients", "H100", "fp8"),
         ("FP8-MX", "H100", "mxfp8"),
         ("NVFP4", "B200", "nvfp4"),
         ("float32", "A100-80GB", "fp32"),
@@ -218,6 +232,32 @@ def test_precisions(label: str, hardware: str, precision: str) -> None:
 def test_lora_is_refused(task: str) -> None:
     with pytest.raises(PlanError, match="LoRA"):
         read(task=task)
+
+
+@pytest.mark.parametrize("task", ["inference", "serving", "Text generation"])
+def test_what_is_no_training_is_refused(task: str) -> None:
+    with pytest.raises(PlanError, match="see gnomon plan inference"):
+        read(task=task)
+
+
+@pytest.mark.parametrize(
+    ("columns", "remark"),
+    [
+        ({"dp": 4}, "dp=4 is not n_accel / (tp x pp x cp) = 128, which is taken"),
+        ({"grad_accum": 3}, "grad_accum=3 is not gbs / (mbs x dp) = 256 / (1 x 128): not used"),
+        (
+            {"zero_stage_or_fsdp": "ZeRO-3 + CPU offload"},
+            "zero_stage_or_fsdp states an offload to the host, which is not priced: as without it",
+        ),
+    ],
+)
+def test_what_contradicts_the_rest_or_is_not_priced_is_remarked(columns: dict, remark: str) -> None:
+    assert read(**columns)[1] == (remark,)
+
+
+@pytest.mark.parametrize("columns", [{"dp": 128, "grad_accum": 2}, {"zero_stage_or_fsdp": "ZeRO-3, no offload"}])
+def test_what_agrees_is_not_remarked(columns: dict) -> None:
+    assert read(**columns)[1] == ()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 MOST_TOKENS = 1e18
+RATE_OPTIONS = {
+    "price_per_accelerator_hour": "--price-per-accelerator-hour",
+    "pue": "--pue",
+    "carbon_intensity_kg_per_kwh": "--carbon-intensity",
+    "idle_power_fraction": "--idle-power",
+}
 
 
 def command(
@@ -88,7 +94,9 @@ def command(
         "restart_time": restart_time,
     }
     estimate = _estimate(config, overrides or [])
-    reliability = _reliability(estimate, mtbf_hours, node_mtbf_hours, checkpoint_bandwidth, times)
+    mtbf = {"accelerator_mtbf_s": _mtbf_s("--mtbf-hours", mtbf_hours)}
+    mtbf["node_mtbf_s"] = _mtbf_s("--node-mtbf-hours", node_mtbf_hours)
+    reliability = _reliability(estimate, mtbf, checkpoint_bandwidth, times)
     _report(estimate, tokens, rates, reliability, as_json)
 
 
@@ -104,7 +112,7 @@ def _report(
 ) -> None:
     from gnomon.plan.cost import CostRates, training_cost
 
-    rates = CostRates.from_mapping(prices, where="the options")
+    rates = CostRates.from_options(prices, RATE_OPTIONS)
     result = training_cost(estimate, _tokens(tokens), rates, reliability)
     if as_json:
         print_json({**result.to_mapping(), "fits": estimate.fits})
@@ -126,50 +134,85 @@ def _tokens(text: str) -> float:
     return count
 
 
+def _mtbf_s(option: str, hours: float | None) -> float | None:
+    """Return the seconds of an MTBF in hours; raise PlanError unless it is positive and finite."""
+    from math import inf
+
+    from gnomon.errors import PlanError
+
+    if hours is not None and not 0.0 < 3600.0 * hours < inf:
+        raise PlanError(f"{option} is {hours:g}. Give a positive number of hours, such as 50000.")
+    return None if hours is None else 3600.0 * hours
+
+
+def _duration_s(name: str, text: str | None) -> float | None:
+    """Return the seconds that an option gives; raise SpecError that names it for anything else."""
+    from gnomon.errors import SpecError
+    from gnomon.units import parse_seconds
+
+    if text is None:
+        return None
+    try:
+        seconds = parse_seconds(text)
+    except SpecError as error:
+        raise SpecError(f"{_option(name)}: {error}") from None
+    if name == "interval" and seconds <= 0.0:
+        raise SpecError(f"{_option(name)} is '{text}'; it must be positive.")
+    return seconds
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _reliability(
-    estimate: Estimate,
-    mtbf_hours: float | None,
-    node_mtbf_hours: float | None,
-    bandwidth: str | None,
-    times: dict[str, str | None],
+    estimate: Estimate, mtbf_s: dict[str, float | None], bandwidth: str | None, times: dict[str, str | None]
 ) -> Reliability | None:
     """Return what the options say of failures; None when they give no MTBF and nothing that needs one."""
     from gnomon.errors import PlanError
     from gnomon.plan.cost import estimate_checkpoint_bytes
     from gnomon.plan.goodput import Reliability
-    from gnomon.units import parse_bytes, parse_seconds
 
-    given = [f"--{name.replace('_', '-')}" for name, value in times.items() if value is not None]
-    given += ["--checkpoint-bandwidth"] if bandwidth is not None else []
-    if mtbf_hours is None and node_mtbf_hours is None:
+    seconds = {name: _duration_s(name, text) for name, text in times.items()}
+    rate = None if bandwidth is None else _bandwidth(bandwidth)
+    given = [
+        _option(name) for name, value in (*times.items(), ("checkpoint_bandwidth", bandwidth)) if value is not None
+    ]
+    if all(value is None for value in mtbf_s.values()):
         if given:
             raise PlanError(
                 f"{given[0]} matters only with failures, and no MTBF is given. Give --mtbf-hours or --node-mtbf-hours."
             )
         return None
-    seconds = {name: None if text is None else parse_seconds(text) for name, text in times.items()}
-    if (seconds["checkpoint_time"] is None) == (bandwidth is None):
-        found = "neither is" if bandwidth is None else "both are"
+    if (seconds["checkpoint_time"] is None) == (rate is None):
+        found = "neither is" if rate is None else "both are"
         raise PlanError(f"With an MTBF give either --checkpoint-time or --checkpoint-bandwidth; {found} given.")
     if seconds["restart_time"] is None:
         raise PlanError("With an MTBF the time to restart counts. Give it: --restart-time '10 min'.")
-    checkpoint_s = seconds["checkpoint_time"]
-    if bandwidth is not None:
-        rate = parse_bytes(bandwidth)
-        if rate <= 0:
-            raise PlanError(f"--checkpoint-bandwidth is '{bandwidth}'; it must be positive.")
-        checkpoint_s = estimate_checkpoint_bytes(estimate) / rate
     return Reliability.from_mapping(
         {
-            "accelerator_mtbf_s": None if mtbf_hours is None else 3600.0 * mtbf_hours,
-            "node_mtbf_s": None if node_mtbf_hours is None else 3600.0 * node_mtbf_hours,
-            "checkpoint_s": checkpoint_s,
+            **mtbf_s,
+            "checkpoint_s": seconds["checkpoint_time"] if rate is None else estimate_checkpoint_bytes(estimate) / rate,
             "stall_s": seconds["stall_time"],
             "recovery_s": seconds["restart_time"],
             "interval_s": seconds["interval"],
         },
         where="the options",
     )
+
+
+def _bandwidth(text: str) -> int:
+    """Return the bytes per second that the option gives; raise SpecError that names it for anything else."""
+    from gnomon.errors import SpecError
+    from gnomon.units import parse_bytes
+
+    try:
+        rate = parse_bytes(text)
+    except SpecError as error:
+        raise SpecError(f"--checkpoint-bandwidth: {error}") from None
+    if rate <= 0:
+        raise SpecError(f"--checkpoint-bandwidth is '{text}'; it must be positive.")
+    return rate
 
 
 def _table(result: TrainingCost, rates: CostRates) -> Table:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gnomon.plan.inference import HardwareSearch, InferenceEstimate, ServingTarget
 
 KEYS = ("model", "cluster", "layout", "workload")
+TARGET_OPTIONS = {"ttft_s": "--ttft-s", "tpot_s": "--tpot-s", "tokens_per_s": "--throughput"}
 
 
 def command(
@@ -63,7 +64,7 @@ def command(
         from gnomon.plan.inference import ServingTarget
 
         wanted = {"ttft_s": ttft_s, "tpot_s": tpot_s, "tokens_per_s": throughput}
-        result = _search(plain, ServingTarget.from_mapping(wanted, where="the options"), clusters, prices or [])
+        result = _search(plain, ServingTarget.from_options(wanted, TARGET_OPTIONS), clusters, prices or [])
     _report(result, as_json)
 
 

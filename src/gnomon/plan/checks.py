@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gnomon.errors import LayoutError, PlanError
+from gnomon.errors import LayoutError, PlanError, nearest_divisors, nearest_numbers
 from gnomon.plan.parameters import layer_counts
 from gnomon.plan.schedule import supported
 from gnomon.plan.schedules import CLOSED_FORMS
@@ -62,6 +62,11 @@ def _check_encoder_sequence(model: ModelSpec, workload: Workload) -> None:
 def check_degrees(model: ModelSpec, layout: Layout, workload: Workload) -> None:
     """Raise LayoutError for degrees that do not divide what they split."""
     _check_heads(model, layout)
+    check_splits(model, layout, workload)
+
+
+def check_splits(model: ModelSpec, layout: Layout, workload: Workload) -> None:
+    """Raise LayoutError for degrees that do not divide what they split, attention heads apart."""
     _check_feed_forward(model, layout)
     _check_halves(model, layout)
     _check_layers(model, layout)
@@ -73,12 +78,28 @@ def check_schedule(layout: Layout, workload: Workload) -> None:
     micro_batches = workload.accumulation(layout.dp)
     if supported(SCHEDULES.index(layout.schedule), layout.pp, layout.vpp, micro_batches).all():
         return
-    names = [n for n in SCHEDULES if supported(SCHEDULES.index(n), layout.pp, layout.vpp, micro_batches).all()]
     raise LayoutError(
         f"schedule='{layout.schedule}' cannot run with pp={layout.pp}, vpp={layout.vpp} and {micro_batches} "
-        f"micro-batches: it needs {_needs(layout.schedule)}. Change global_batch or micro_batch"
-        + (f", or choose schedule from {names}." if names else ".")
+        f"micro-batches: it needs {_needs(layout.schedule)}. {_runnable(layout, workload, micro_batches)}"
     )
+
+
+def _runnable(layout: Layout, workload: Workload, micro_batches: int) -> str:
+    """Return the nearest batches that the schedule can run, and what else can run this one."""
+    index, per_pass = SCHEDULES.index(layout.schedule), workload.micro_batch * layout.dp
+    window = 2 * layout.pp  # no schedule asks for a multiple of more, nor for more micro-batches
+    around = range(max(1, micro_batches - window), micro_batches + window + 1)
+    counts = [m for m in around if supported(index, layout.pp, layout.vpp, m).all()]
+    ways = []
+    if counts:
+        batches = [m * per_pass for m in counts]
+        ways += [nearest_numbers("global_batch", micro_batches * per_pass, batches), "another micro_batch"]
+    if layout.vpp > 1:  # which other schedules do not have
+        ways += ["vpp=1"]
+    else:
+        names = [n for n in SCHEDULES if supported(SCHEDULES.index(n), layout.pp, 1, micro_batches).all()]
+        ways += [f"a schedule from {names}"]
+    return f"Set {', or '.join(ways)}."
 
 
 def check_cluster(layout: Layout, cluster: ClusterSpec) -> None:
@@ -236,7 +257,4 @@ def _needs(schedule: str) -> str:
 
 def _near(value: int, whole: int, name: str = "tp") -> str:
     """Return the divisors of `whole` on both sides of `value`."""
-    divisors = [d for d in range(1, min(whole, 65536) + 1) if whole % d == 0]
-    lower = [d for d in divisors if d < value][-1:]
-    higher = [d for d in divisors if d > value][:1]
-    return f"The nearest values that divide: {name}={f' or {name}='.join(str(d) for d in lower + higher) or '1'}."
+    return f"The nearest values that divide: {nearest_divisors(name, value, whole)}."

@@ -222,6 +222,16 @@ def gradient_buckets(gradient_bytes: float) -> list[float]:
     return buckets
 
 
+def window_s(cases: Cases, computed_s: Array, stalls_s: Array) -> Array:
+    """Return the seconds that a collective can hide behind: computation, and the launches that show between it.
+
+    stalls_s: what the operators' launches take longer than the operators; an asynchronous device waits for all of it
+        but the share `run_ahead`
+    """
+    shown = (1.0 - cases.storage.run_ahead) * stalls_s
+    return computed_s + np.where(cases.storage.asynchronous > 0, shown, 0.0)
+
+
 def exposed_s(total_s: Array, last_s: Array, hidden_behind_s: Array, overlap: Array) -> Array:
     """Return the seconds that the step waits for a collective.
 

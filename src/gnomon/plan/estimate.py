@@ -42,15 +42,32 @@ class StageEstimate(Noun):
     fits: bool | None = Field(description="peak memory against the device's; None when that is unknown")
 
 
+class StagePasses(Noun):
+    """Seconds of one micro-batch on one pipeline stage, with what its passes wait for."""
+
+    forward_s: NonNegativeFloat
+    backward_input_s: NonNegativeFloat = Field(description="gradient by input, with what is computed again")
+    backward_weight_s: NonNegativeFloat
+
+
 class PipelineEstimate(Noun):
     """What the pipeline schedule costs."""
 
     schedule: str
     num_micro_batches: NonNegativeInt
-    total_s: NonNegativeFloat = Field(description="from the first forward to the last backward")
+    total_s: NonNegativeFloat = Field(
+        description="from the first forward to the last backward; from step to step where ranks do not wait"
+    )
+    ranks_wait: bool = Field(default=True, description="whether ranks wait for one another at the update")
     bubble_s: NonNegativeFloat
     bubble_fraction: NonNegativeFloat = Field(description="bubble over total")
     send_s: NonNegativeFloat = Field(description="what the step would save if transfers between stages were free")
+    passes: FrozenMap[str, StagePasses] = Field(
+        default_factory=dict, description="of the first stage, of one between the ends, and of the last"
+    )
+    transfer_s: NonNegativeFloat = Field(
+        default=0.0, description="of one micro-batch's activations, or their gradient, between neighbouring ranks"
+    )
 
 
 class Alternative(Noun):
@@ -87,7 +104,9 @@ class Estimate(Noun):
     stages: tuple[StageEstimate, ...] = ()
     pipeline: PipelineEstimate | None = None
     activation_tensors: FrozenMap[str, NonNegativeFloat] = Field(
-        default_factory=dict, description="bytes that one average layer keeps for one micro-batch, by tensor"
+        default_factory=dict,
+        description="bytes that one average layer keeps on its device for one micro-batch, by tensor; what is computed "
+        "again, or lies in the host's memory, is not among them",
     )
     operators: tuple[OperatorEstimate, ...] = ()
     alternatives: tuple[Alternative, ...] = Field(default=(), description="layouts that fit, where this one does not")

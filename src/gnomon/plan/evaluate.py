@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import PER_OP, SOME, Cases
-from gnomon.plan.communication import exposed_s, stage_send_s
+from gnomon.plan.communication import exposed_s, stage_send_s, window_s
 from gnomon.plan.flops import step_tokens
 from gnomon.plan.layer_work import LayerWork, layer_work
 from gnomon.plan.memory import MemoryTerms, stage_memory
@@ -34,7 +34,8 @@ class Evaluation:
 
     `windows` is the computation that can hide the collectives of gradients and weights once a step.
     `busiest` is its place in STAGES, `counts` how many layers, embeddings ("first") and heads ("last") it has. Times of
-    `operators` are per layer and micro-batch, as their `place` says.
+    `operators` are per layer and micro-batch, as their `place` says. `passes` are of one micro-batch on each kind of
+    stage, `transfer_s` is what sending it to the next takes.
     """
 
     operators: tuple[PricedOperator, ...]
@@ -45,6 +46,8 @@ class Evaluation:
     busiest: NDArray[np.intp]
     counts: dict[str, Array]
     pipeline: PipelineCost
+    passes: dict[str, StageTimes]
+    transfer_s: Array
     memory: dict[str, MemoryTerms]
     memory_overhead: Array
     framework_bytes: Array
@@ -103,16 +106,9 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
     """Return time and memory of all cases from the costs of their layers and states."""
     layer = _layer_times(cases, work, state)
     stages = [_stage_work(cases, work, state, layer, stage) for stage in STAGES]
-    pipeline = pipeline_cost(
-        cases.split.schedule,
-        cases.split.pp,
-        cases.split.vpp,
-        cases.accumulation,
-        _stage_times(stages[0]),
-        _stage_times(stages[1]),
-        _stage_times(stages[2]),
-        stage_send_s(cases),
-    )
+    split, transfer_s = cases.split, stage_send_s(cases)
+    first, middle, last = (_stage_times(stage) for stage in stages)
+    pipeline = pipeline_cost(split.schedule, split.pp, split.vpp, cases.accumulation, first, middle, last, transfer_s)
     pipeline = _from_step_to_step(cases, pipeline)
     ranks = _ranks(cases, stages)
     busiest, slowest_s = _slowest(cases, ranks)
@@ -138,6 +134,8 @@ def compose(cases: Cases, work: LayerWork, state: StateWork) -> Evaluation:
         busiest=busiest,
         counts={"layer": slow.layers, "first": slow.has_first, "last": slow.has_last},
         pipeline=pipeline,
+        passes=dict(zip(STAGES, (first, middle, last), strict=True)),
+        transfer_s=transfer_s,
         memory=stage_memory(cases, work.bytes, state.bytes),
         memory_overhead=cases.storage.memory_overhead,
         framework_bytes=cases.storage.framework_bytes,
@@ -159,29 +157,24 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
     split, storage, layer = cases.split, cases.storage, work.layer
     forward, backward, weight = (layer.passes[name] for name in PASSES)
     attention = layer.attention
-    again = split.recompute_share * (split.recompute == 2)
-    launched_again = again
-    recompute = again * layer.repeated + split.recompute_share * (split.recompute == 1) * attention
+    launched_again = split.recompute_share * (split.recompute == 2)
+    recompute = launched_again * layer.repeated + split.recompute_share * (split.recompute == 1) * attention
     if np.any(split.recompute >= PER_OP):
-        products = split.recompute_share * (split.recompute == SOME)
-        some = products + 0.5 * split.recompute_share * (split.recompute == PER_OP)
-        recompute, launched_again = recompute + some * (layer.repeated - attention), again + some
-        again = again + products
+        some = split.recompute_share * ((split.recompute == SOME) + 0.5 * (split.recompute == PER_OP))
+        recompute, launched_again = recompute + some * (layer.repeated - attention), launched_again + some
     ahead, behind = (_waits(cases, work.waits[name]) for name in ("forward", "backward"))
+    stalls_ahead, stalls = layer.stalls - layer.stalls_backward, layer.stalls_backward
+    stalls = stalls + launched_again * stalls_ahead
     gather, both = state.shard_gather_s, state.shard_gather_s + state.shard_scatter_s
-    # what is computed again needs its sums again, its attention the keys of others, and its experts their tokens
-    attended = split.recompute_share * ((split.recompute == 1) | (split.recompute == 2))
-    forward_waits = {**ahead, "shard": exposed_s(gather, NONE, forward, storage.overlap_shard)}
-    backward_waits = {
-        "tensor": behind["tensor"] + again * work.repeated_sums * ahead["tensor"],
-        "context": behind["context"] + attended * ahead["context"],
-        "expert": behind["expert"] + again * ahead["expert"],
-    }
+    repeats = repeated_traffic(cases, work.repeated_sums)
+    hidden_behind = window_s(cases, forward, stalls_ahead)
+    forward_waits = {**ahead, "shard": exposed_s(gather, NONE, hidden_behind, storage.overlap_shard)}
+    backward_waits = {kind: behind[kind] + repeats[kind] * ahead[kind] for kind in repeats}
     # what hides behind both passes of the backward is waited for in each by its share of their computation; weights of
     # the next layer come while one is computed again
     computed = backward + recompute
     behind_it = computed + weight
-    late = exposed_s(both, NONE, behind_it, storage.overlap_shard)
+    late = exposed_s(both, NONE, window_s(cases, behind_it, stalls), storage.overlap_shard)
     late_input = late * (computed / np.maximum(behind_it, TINY))
     passes = {
         "forward": forward + total(forward_waits.values()),
@@ -194,7 +187,7 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         for name, one in zip(PASSES, (forward, backward, weight), strict=True):
             passes[name] = passes[name] + moved * (one / whole)
     host_again = launched_again * (layer.host - layer.host_backward)
-    launches = work.collectives * (2.0 + again) + 6.0 * (gather > 0)
+    launches = work.collectives * (2.0 + repeats["expert"]) + 6.0 * (gather > 0)
     return LayerTimes(
         passes=passes,
         exposed={
@@ -205,8 +198,17 @@ def _layer_times(cases: Cases, work: LayerWork, state: StateWork) -> LayerTimes:
         recompute_s=recompute,
         host=layer.host + host_again + launches * storage.collective_dispatch_s,
         host_backward=layer.host_backward + host_again,
-        stalls=layer.stalls + launched_again * (layer.stalls - layer.stalls_backward),
+        stalls=stalls_ahead + stalls,
     )
+
+
+def repeated_traffic(cases: Cases, sums: Array) -> dict[str, Array]:
+    """Return the part of the forward's traffic of each kind that recomputation repeats: what is computed again needs
+    its sums again (`sums` of them), its attention the keys of others, and its experts their tokens."""
+    split = cases.split
+    again = split.recompute_share * ((split.recompute == 2) | (split.recompute == SOME))
+    attended = split.recompute_share * ((split.recompute == 1) | (split.recompute == 2))
+    return {"tensor": again * sums, "context": attended, "expert": again}
 
 
 def _moved_s(cases: Cases, work: LayerWork, *passes: Array) -> Array:
@@ -387,14 +389,22 @@ def _windows(cases: Cases, state: StateWork, slow: StageWork, idle_s: Array) -> 
     in a step, `idle_s`.
     """
     more = (cases.accumulation - 1.0) / cases.accumulation
-    device = slow.passes["input"] + slow.passes["weight"] + more * state.accumulation.passes["input"]
-    launches = slow.host_backward + more * state.accumulation.host_backward
-    showing = idle_s / cases.accumulation * (device / np.maximum(slow.device_s, TINY))
     asynchronous = cases.storage.asynchronous > 0
-    backward = device + (showing if np.all(asynchronous) else np.where(asynchronous, showing, launches))
+
+    def window(device: Array, launches: Array) -> Array:
+        showing = idle_s / cases.accumulation * (device / np.maximum(slow.device_s, TINY))
+        return device + (showing if np.all(asynchronous) else np.where(asynchronous, showing, launches))
+
+    backward = window(
+        slow.passes["input"] + slow.passes["weight"] + more * state.accumulation.passes["input"],
+        slow.host_backward + more * state.accumulation.host_backward,
+    )
+    forward = window(slow.passes["forward"], slow.host - slow.host_backward)
     each = np.where(cases.split.zero_stage == 2, cases.accumulation, 1.0)
-    forward = slow.passes["forward"] * np.where(cases.storage.gathers_each_pass > 0, each, 1.0)
-    return {"gradients": backward * each, "weights": forward}
+    return {
+        "gradients": backward * each,
+        "weights": forward * np.where(cases.storage.gathers_each_pass > 0, each, 1.0),
+    }
 
 
 def _step_exposed(cases: Cases, state: StateWork, windows: dict[str, Array]) -> dict[str, Array]:

@@ -120,7 +120,7 @@ def goodput_of(reliability: Reliability, num_accelerators: PositiveInt, num_node
     if stall > r.checkpoint_s:
         raise PlanError(
             f"A checkpoint stops training for {format_seconds(stall)} but is done after "
-            f"{format_seconds(r.checkpoint_s)}. Set stall_s <= checkpoint_s."
+            f"{format_seconds(r.checkpoint_s)}. Set a stall of at most {format_seconds(r.checkpoint_s)}."
         )
     write = r.checkpoint_s - stall
     shortest = max(write - stall, 0.0)

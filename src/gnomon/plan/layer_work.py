@@ -12,7 +12,7 @@ import numpy as np
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
-from gnomon.plan.communication import exposed_s, layer_traffic, repeated_sums
+from gnomon.plan.communication import exposed_s, layer_traffic, repeated_sums, window_s
 from gnomon.plan.flops import model_flops_per_token
 from gnomon.plan.memory import LayerBytes, layer_bytes
 from gnomon.plan.operators import micro_batch_operators
@@ -53,13 +53,17 @@ def layer_work(cases: Cases) -> LayerWork:
     forward, backward = layer.passes["forward"], layer.passes["input"] + layer.passes["weight"]
     attention = layer.attention
     waits: dict[str, dict[str, Array]] = {}
-    for name, compute, inner in (("forward", forward, attention), ("backward", backward, 2.5 * attention)):
+    ahead, behind = layer.stalls - layer.stalls_backward, layer.stalls_backward
+    for name, window, inner in (
+        ("forward", window_s(cases, forward, ahead), attention),
+        ("backward", window_s(cases, backward, behind), 2.5 * attention),
+    ):
         tensor, context, expert = (getattr(traffic, f"{kind}_{name}") for kind in ("tensor", "context", "expert"))
         waits[name] = {
             "tensor": (1.0 - storage.overlap_tensor) * tensor,
             "context": exposed_s(context, np.zeros(1), inner, storage.overlap_context),
-            "expert": exposed_s(expert, np.zeros(1), compute, storage.overlap_expert),
-            "paired": exposed_s(expert, np.zeros(1), compute, np.ones(1)),
+            "expert": exposed_s(expert, np.zeros(1), window, storage.overlap_expert),
+            "paired": exposed_s(expert, np.zeros(1), window, np.ones(1)),
         }
     return LayerWork(
         operators=priced,

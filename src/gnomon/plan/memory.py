@@ -6,6 +6,7 @@ end, when every gradient is. In between both change linearly with the layer, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from gnomon.spec.layout import SCHEDULES
 
 GPIPE = SCHEDULES.index("gpipe")
 
+LAYER_INPUT = "layer input"
 ATTENDED = ("attention output", "softmax", "attention dropout")  # tensors that attention alone can make again
 
 
@@ -70,7 +72,7 @@ class LayerBytes:
     def whole(self, cases: Cases) -> Array:
         """Return what a layer that is not computed again as a whole keeps."""
         mode, share = cases.split.recompute, cases.split.recompute_share
-        kept = np.where((mode >= 1) & (mode != SOME), self.kept_selective, self.kept)
+        kept = np.where(mode == 1, share * self.kept_selective + (1.0 - share) * self.kept, self.kept)
         if not np.any(mode == PER_OP):
             return kept
         return np.where(mode == PER_OP, share * self.kept_per_op + (1.0 - share) * self.kept, kept)
@@ -116,13 +118,11 @@ def training_memory(cases: Cases) -> MemoryTerms:
 
 def layer_bytes(cases: Cases) -> LayerBytes:
     """Return the bytes of one micro-batch."""
-    whole, selective = (
-        replace(cases, split=replace(cases.split, recompute=np.full(1, float(recompute)))) for recompute in (0, 1)
-    )
+    whole, selective = (_with_mode(cases, recompute) for recompute in (0, 1))
     return LayerBytes(
         kept=layer_activations_bytes(whole),
         kept_selective=layer_activations_bytes(selective),
-        kept_per_op=average(whole, _per_op_bytes),
+        kept_per_op=average(whole, lambda half: total(_per_op_tensors(half).values())),
         attended=average(whole, lambda half: total(_half_tensors(half)[name] for name in ATTENDED)),
         input=layer_input_bytes(cases),
         again=largest(selective, lambda half: total(_half_tensors(half).values()) + _layer_workspace(half)),
@@ -256,30 +256,66 @@ def layer_input_bytes(cases: Cases) -> Array:
 
 
 def layer_activations_bytes(cases: Cases) -> Array:
-    """Return the bytes that one average layer keeps from forward to backward for one micro-batch on one rank.
+    """Return the bytes that one average layer keeps from forward to backward for one micro-batch on one rank, of which
+    scores alone are computed again where the layout says so.
 
     With 16-bit storage, dropout and a GPT this is  s b h (10 + 24 / t + 5 a s / h t)  bytes, or all of it over t with
     sequence parallelism (Korthikanti et al., arXiv 2205.05198, equations 1 to 4). Products keep their inputs, norms
     and residuals the stream; with 8-bit operands the kept inputs of products are 8-bit copies.
     """
-    return total(activation_tensors(cases).values())
+    return average(cases, lambda half: total(_half_tensors(half).values()))
 
 
-def _per_op_bytes(half: Cases) -> Array:
+def _per_op_tensors(half: Cases) -> dict[str, Array]:
     """Return what a layer keeps of which every second product is computed again, with the outputs that are kept:
     queries and values, one of up and gate, the feed-forward's; and attention's, of which nothing is computed again."""
     kept, c, tokens = _half_tensors(half), half.storage.compute_bytes, half.stream_tokens * half.model.hidden
-    held = ("queries", "values", *ATTENDED)
-    return total(kept[name] for name in held) + _width(half) * c + tokens * (half.storage.stream_bytes + c)
+    return {
+        LAYER_INPUT: tokens * half.storage.stream_bytes,
+        **{name: kept[name] for name in ("queries", "values", *ATTENDED)},
+        "up projection": _width(half) * c,
+        "feed-forward output": tokens * c,
+    }
 
 
 def activation_tensors(cases: Cases) -> dict[str, Array]:
-    """Return {tensor: bytes} that one average layer keeps for one micro-batch on one rank."""
-    kept: dict[str, Array] = {}
+    """Return {tensor: bytes} that one average layer keeps on its device, from forward to backward, for one micro-batch.
+
+    What is computed again or lies in the host's memory is not among them. The mean over layers that are computed
+    again and layers that are not, each tensor mixed as their sum is for the memory of a stage.
+    """
+    plain, selective = (_average_tensors(_with_mode(cases, mode), _half_tensors) for mode in (0, 1))
+    per_op = _average_tensors(_with_mode(cases, 0), _per_op_tensors)
+    zero = np.zeros(1)
+
+    def kept(name: str) -> Array:
+        one = LayerBytes(
+            kept=plain.get(name, zero),
+            kept_selective=selective.get(name, zero),
+            kept_per_op=per_op.get(name, zero),
+            attended=plain[name] if name in ATTENDED else zero,
+            input=layer_input_bytes(cases) if name == LAYER_INPUT else zero,
+            again=zero,
+            workspace=zero,
+            head=zero,
+        )
+        return _kept_bytes(cases, one).always
+
+    return {name: kept(name) for name in (*plain, *(name for name in per_op if name not in plain))}
+
+
+def _average_tensors(cases: Cases, tensors: Callable[[Cases], dict[str, Array]]) -> dict[str, Array]:
+    """Return {tensor: bytes} of the mean over the layers of both halves."""
+    found: dict[str, Array] = {}
     for half in halves(cases):
-        for name, size in _half_tensors(half.cases).items():
-            kept[name] = kept.get(name, np.zeros(1)) + half.share * size
-    return kept
+        for name, size in tensors(half.cases).items():
+            found[name] = found.get(name, np.zeros(1)) + half.share * size
+    return found
+
+
+def _with_mode(cases: Cases, recompute: int) -> Cases:
+    """Return the cases with another recomputation in all of them."""
+    return replace(cases, split=replace(cases.split, recompute=np.full(1, float(recompute))))
 
 
 def _half_tensors(cases: Cases) -> dict[str, Array]:

@@ -8,9 +8,16 @@ import numpy as np
 
 from gnomon.plan.arrays import Array
 from gnomon.plan.cases import Cases
-from gnomon.plan.communication import expert_bytes, layer_sums, layer_traffic, shard_traffic, stage_send_s
+from gnomon.plan.communication import (
+    expert_bytes,
+    layer_sums,
+    layer_traffic,
+    repeated_sums,
+    shard_traffic,
+    stage_send_s,
+)
 from gnomon.plan.estimate import OperatorEstimate
-from gnomon.plan.evaluate import Evaluation
+from gnomon.plan.evaluate import Evaluation, repeated_traffic
 from gnomon.plan.halves import average
 from gnomon.plan.price import PricedOperator
 from gnomon.plan.stages import STAGES, stage_parameters
@@ -90,20 +97,26 @@ def _collectives(
     stage = STAGES[int(result.busiest[0])]
     parameters = _one(np.add(*stage_parameters(cases, stage)))
     inner = layout.tp * layout.cp
+    again = {kind: _one(share) for kind, share in repeated_traffic(cases, repeated_sums(cases)).items()}
     tensor, context, expert = (
-        layers * _one(getattr(traffic, f"{kind}_forward") + getattr(traffic, f"{kind}_backward"))
+        layers * _one((1.0 + again[kind]) * getattr(traffic, f"{kind}_forward") + getattr(traffic, f"{kind}_backward"))
         for kind in ("tensor", "context", "expert")
     )
-    yield "tensor-parallel sums", "tensor", sums * layers, layers * summed, tensor, layout.tp
-    yield "context-parallel exchange", "context", 3 * layers, 3 * layers * keys, context, inner
-    yield "expert all-to-all", "expert", 4 * layers, 4 * layers * routed, expert, layout.ep * layout.expert_tp
+    times = layers * (1.0 + again["tensor"] / 2.0)  # half of the sums are the forward's
+    yield "tensor-parallel sums", "tensor", sums * times, times * summed, tensor, layout.tp
+    times = layers * (3.0 + again["context"])
+    yield "context-parallel exchange", "context", times, times * keys, context, inner
+    times = layers * (4.0 + 2.0 * again["expert"])
+    yield "expert all-to-all", "expert", times, times * routed, expert, layout.ep * layout.expert_tp
     both = layers * _one(2.0 * gather + scatter)
-    weights = 3.0 * micro_batches * parameters * _one(storage.compute_bytes)
-    yield "gathering and scattering of shards", "shard", 3 * layers, weights, both, layout.dp * inner
-    size = parameters * _one(storage.gradient_bytes)
-    yield "gradient reduction", "gradients", 1, size, _one(state.reduction_s), layout.dp * inner
-    size = parameters * _one(storage.weight_bytes)
-    yield "gathering of updated weights", "weights", 1, size, _one(state.gather_s), layout.dp * inner
+    size = micro_batches * parameters * _one(2.0 * storage.compute_bytes + storage.gradient_bytes)
+    yield "gathering and scattering of shards", "shard", 3 * layers, size, both, layout.dp * inner
+    times = micro_batches if layout.zero_stage == 2 else 1.0
+    size = times * parameters * _one(storage.gradient_bytes)
+    yield "gradient reduction", "gradients", times, size, _one(state.reduction_s), layout.dp * inner
+    times = times if _one(storage.gathers_each_pass) > 0 else 1.0
+    size = times * parameters * _one(storage.weight_bytes)
+    yield "gathering of updated weights", "weights", times, size, _one(state.gather_s), layout.dp * inner
     sends = 2.0 * micro_batches * (layout.pp > 1)
     size = _one(cases.stream_tokens * model.hidden * storage.stream_bytes)
     yield "sends between stages", "pipeline", sends, sends * size, sends * _one(stage_send_s(cases)), layout.num_ranks

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from gnomon.errors import LayoutError, PlanError
+from gnomon.errors import LayoutError, PlanError, nearest_divisors, nearest_numbers
 from gnomon.plan.checks import check_degrees, check_schedule
 from gnomon.spec import Layout, ModelSpec, Workload
 from gnomon.spec.workload import TRAINED_PRECISIONS
@@ -73,7 +71,8 @@ def check_split(model: ModelSpec, layout: Layout, workload: Workload) -> None:
     if model.num_kv_heads % layout.tp:
         raise LayoutError(
             f"tp={layout.tp} does not divide num_kv_heads={model.num_kv_heads} of '{model.name}', and gnomon's own "
-            f"loop does not copy key heads. {_nearest(layout.tp, _divisors(model.num_kv_heads), 'tp')}"
+            "loop does not copy key heads. The nearest values that do: "
+            f"{nearest_divisors('tp', layout.tp, model.num_kv_heads)}."
         )
     _check_ring(model, layout, workload)
     tokens = workload.seq_len // layout.cp
@@ -111,7 +110,7 @@ def _check_stages(model: ModelSpec, layout: Layout, workload: Workload) -> None:
         valid = [pp for pp in range(1, layers + 1) if layers % (pp * per_rank) == 0]
         raise LayoutError(
             f"{stages} pipeline stages (pp={layout.pp} x {per_rank}) do not divide the {layers} layers of "
-            f"'{model.name}'. {_nearest(layout.pp, valid, 'pp')}"
+            f"'{model.name}'. The nearest values that do: {nearest_numbers('pp', layout.pp, valid)}."
             + (" Or set first_stage_layers or last_stage_layers." if per_rank == 1 else "")
         )
     count = workload.accumulation(layout.dp)
@@ -126,21 +125,11 @@ def _check_stages(model: ModelSpec, layout: Layout, workload: Workload) -> None:
         valid = [n for n in range(1, 4 * count) if n % max(1, n // layout.pp) == 0]
         raise LayoutError(
             f"{count} micro-batches cannot be dealt in {rounds} equal rounds of about pp={layout.pp}. "
-            f"{_nearest(count, valid, 'global_batch / (micro_batch x dp)')}"
+            f"The nearest values that do: "
+            f"{nearest_numbers('global_batch / (micro_batch x dp)', count, valid)}."
         )
     if layout.schedule == "zb-v" and layout.zero_stage and model.tied_embeddings:
         raise LayoutError(
             "schedule=zb-v puts the first and the last stage on one rank, and their shared embedding cannot be sharded "
             "twice. Set zero_stage=0, tied_embeddings=false or another schedule."
         )
-
-
-def _divisors(value: int) -> list[int]:
-    return [d for d in range(1, min(value, 65536) + 1) if value % d == 0]
-
-
-def _nearest(value: int, valid: Iterable[int], name: str) -> str:
-    """Return the valid values on both sides of `value`."""
-    valid = sorted(valid)
-    near = [v for v in valid if v < value][-1:] + [v for v in valid if v > value][:1]
-    return f"The nearest values that do: {name}={f' or {name}='.join(map(str, near)) or '1'}."

@@ -8,15 +8,15 @@ import numpy as np
 
 from gnomon.plan.cases import Cases
 from gnomon.plan.checks import check_problem
-from gnomon.plan.estimate import SECONDS_PER_DAY, Estimate, PipelineEstimate, StageEstimate
+from gnomon.plan.estimate import SECONDS_PER_DAY, Estimate, PipelineEstimate, StageEstimate, StagePasses
 from gnomon.plan.evaluate import Evaluation, evaluate
 from gnomon.plan.explain import assumptions, sources
 from gnomon.plan.memory import activation_tensors
 from gnomon.plan.operator import Operator
 from gnomon.plan.operator_rows import collective_rows, operator_rows
 from gnomon.plan.parameters import count_parameters
-from gnomon.plan.schedule import in_flight
-from gnomon.plan.stages import STAGES, held_layers, stage_parameters
+from gnomon.plan.schedule import StageTimes, in_flight
+from gnomon.plan.stages import STAGES, ZERO_BUBBLE, held_layers, stage_parameters
 from gnomon.spec import ClusterSpec, Layout, MemoryBreakdown, ModelSpec, TimeBreakdown, Workload
 from gnomon.spec.catalog import load_stack
 
@@ -53,7 +53,7 @@ def plan(model: ModelSpec, cluster: ClusterSpec, layout: Layout, workload: Workl
         fits=fullest.fits,
         stages=stages,
         pipeline=_pipeline(cases, result, layout),
-        activation_tensors={name: float(np.ravel(size)[0]) for name, size in activation_tensors(cases).items()},
+        activation_tensors={n: float(np.ravel(size)[0]) for n, size in activation_tensors(cases).items() if size.any()},
         operators=(*operator_rows(cases, result), *collective_rows(cases, result, cluster, layout)),
         sources=sources(cluster, layout, workload, stack),
         assumptions=assumptions(model, cluster, layout, workload, stack),
@@ -134,7 +134,18 @@ def _pipeline(cases: Cases, result: Evaluation, layout: Layout) -> PipelineEstim
         schedule=layout.schedule if layout.vpp == 1 else f"interleaved {layout.schedule}",
         num_micro_batches=int(cases.accumulation[0]),
         total_s=total,
+        ranks_wait=not (cases.storage.post_validates[0] > 0 and cases.split.schedule[0] in ZERO_BUBBLE),
         bubble_s=bubble,
         bubble_fraction=bubble / total,
         send_s=float(result.pipeline.send_s[0]),
+        passes={stage: _passes(times) for stage, times in result.passes.items()},
+        transfer_s=float(np.ravel(result.transfer_s)[0]),
+    )
+
+
+def _passes(times: StageTimes) -> StagePasses:
+    return StagePasses(
+        forward_s=float(np.ravel(times.forward)[0]),
+        backward_input_s=float(np.ravel(times.backward_input)[0]),
+        backward_weight_s=float(np.ravel(times.backward_weight)[0]),
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gnomon.errors import GnomonError
-from gnomon.plan.estimate import Estimate
+from gnomon.plan.estimate import Estimate, PipelineEstimate
 from gnomon.plan.render import layout_words
 from gnomon.plan.schedule import supported
 from gnomon.plan.search import Candidate, SearchResult, search
-from gnomon.plan.simulate import Timeline, simulate
+from gnomon.plan.simulate import Timeline
+from gnomon.plan.timeline import pipeline_timeline
 from gnomon.report import figures
 from gnomon.report.figures import plan as plan_figures
 from gnomon.report.panels import make_panel
@@ -17,12 +18,13 @@ from gnomon.report.scaling import Progress, best_by_number, scaling_section
 from gnomon.report.section import Page, Section, render_page
 from gnomon.report.tables import Table
 from gnomon.spec import MEMORY_TERMS, TIME_TERMS, Layout
-from gnomon.spec.layout import SCHEDULES, V_SHAPED_SCHEDULES
+from gnomon.spec.layout import SCHEDULES
 from gnomon.units import format_bytes, format_count, format_flops, format_percent, format_seconds
 
 MOST_MICRO_BATCHES = 24
 MOST_PASSES_IN_A_ROW = 240
 SLOWEST = 15
+SHOWN_SHARE = 0.0005  # smaller shares print as 0.0%
 
 
 SOURCE_NAMES = {
@@ -179,43 +181,49 @@ def _fitting(estimate: Estimate) -> Section | None:
 
 
 def _pipeline(estimate: Estimate) -> Section | None:
-    if estimate.pipeline is None:
+    pipeline = estimate.pipeline
+    if pipeline is None or not pipeline.passes:  # of an estimate that an older gnomon wrote
         return None
-    timeline, shown = _timeline(estimate)
-    if timeline is None:
+    shown = _micro_batches_shown(estimate.layout, pipeline.num_micro_batches)
+    try:
+        timeline = pipeline_timeline(pipeline, estimate.layout, shown)
+    except GnomonError:
         return None
-    count = estimate.pipeline.num_micro_batches
-    part = f"all {count}" if shown == count else f"{shown} instead of {count}"
     return Section(
         key="pipeline",
         title="The pipeline",
-        reading=f"The schedule {estimate.pipeline.schedule} with {count} micro-batches leaves "
-        f"{format_percent(estimate.pipeline.bubble_fraction)} of the pipeline idle.",
+        reading=_reading_pipeline(pipeline),
         panels=(
             make_panel(
                 "pipeline",
                 "What each pipeline rank does",
-                f"Simulated pass by pass with equal stages; {part} micro-batches are shown.",
+                _timeline_caption(pipeline, timeline, shown),
                 plan_figures.pipeline_timeline(timeline),
             ),
         ),
     )
 
 
-def _timeline(estimate: Estimate) -> tuple[Timeline | None, int]:
-    """Return (the simulated schedule of as many micro-batches as a figure can show, how many)."""
-    layout, time = estimate.layout, estimate.time
-    assert estimate.pipeline is not None
-    count = estimate.pipeline.num_micro_batches
-    shown = _micro_batches_shown(layout, count)
-    work = (time.total_s - time.bubble_s - time.optimizer_s) / count
-    chunks = layout.vpp if layout.schedule == "1f1b" else 2 if layout.schedule in V_SHAPED_SCHEDULES else 1
-    # a third each for the forward and for the two gradients
-    third = [[work / 3 / chunks] * chunks for _ in range(layout.pp)]
-    try:
-        return simulate(layout.schedule, layout.pp, layout.vpp, shown, third, third, third, 0.0), shown
-    except GnomonError:
-        return None, 0
+def _reading_pipeline(pipeline: PipelineEstimate) -> str:
+    held_up = pipeline.send_s / pipeline.total_s
+    sends = f", and transfers hold it up for {format_percent(held_up)}" if held_up >= SHOWN_SHARE else ""
+    return (
+        f"The pipeline takes {format_seconds(pipeline.total_s)}. The schedule {pipeline.schedule} with "
+        f"{pipeline.num_micro_batches} micro-batches leaves the busiest rank idle for "
+        f"{format_percent(pipeline.bubble_fraction)} of that{sends}."
+    )
+
+
+def _timeline_caption(pipeline: PipelineEstimate, timeline: Timeline, shown: int) -> str:
+    count = pipeline.num_micro_batches
+    part = f"all {count} micro-batches are shown"
+    if shown < count:
+        part = f"{shown} of {count} micro-batches are shown, of which the ramps are a larger share"
+    caption = f"Simulated pass by pass with the times of the stages; {part}."
+    own = format_seconds(timeline.unsynchronised_s)
+    if pipeline.ranks_wait or own == format_seconds(timeline.total_s):
+        return caption
+    return f"{caption} A rank that is done goes on with the next step: from step to step these take {own}."
 
 
 def _micro_batches_shown(layout: Layout, count: int) -> int:

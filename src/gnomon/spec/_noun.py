@@ -77,6 +77,17 @@ class Noun(BaseModel):
         except ValidationError as error:
             raise SpecError(_prefix(cls, where) + _explain(cls, error)) from None
 
+    @classmethod
+    def from_options(cls, values: Mapping[str, Any], options: Mapping[str, str]) -> Self:
+        """Return the noun with the values of command-line options; raise SpecError with their names.
+
+        options: {key of `values`: the option that gave it}
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise SpecError(_explain(cls, error, options)) from None
+
     def to_mapping(self) -> dict[str, Any]:
         """Return plain JSON values (dicts, lists, numbers, strings)."""
         return self.model_dump(mode="json")
@@ -175,13 +186,13 @@ def _prefix(cls: type, where: str) -> str:
     return f"{where}: " if where.lower() in cls.__name__.lower() else f"{cls.__name__} in {where}: "
 
 
-def _explain(cls: type[BaseModel], error: ValidationError) -> str:
+def _explain(cls: type[BaseModel], error: ValidationError, options: Mapping[str, str] | None = None) -> str:
     found = error.errors(include_url=False)
-    texts = [_explain_one(cls, item) for item in found[:_MAX_ERRORS]]
+    texts = [_explain_one(cls, item, options or {}) for item in found[:_MAX_ERRORS]]
     return "; ".join([*texts, f"and {len(found) - _MAX_ERRORS} more"] if len(found) > _MAX_ERRORS else texts)
 
 
-def _explain_one(cls: type[BaseModel], item: Any) -> str:
+def _explain_one(cls: type[BaseModel], item: Any, options: Mapping[str, str]) -> str:
     location = ".".join(_shorten(str(part)) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         fields = _fields_at(cls, item["loc"][:-1])
@@ -191,7 +202,8 @@ def _explain_one(cls: type[BaseModel], item: Any) -> str:
     message = _PLAIN.get(item["type"], str(item["msg"])).removeprefix("Value error, ")
     if not location:
         return message
-    return f"'{location}' is {_shorten(_REPR.repr(item['input']))}: {message[:1].lower()}{message[1:]}"
+    named = options.get(location, f"'{location}'")
+    return f"{named} is {_shorten(_REPR.repr(item['input']))}: {message[:1].lower()}{message[1:]}"
 
 
 def _shorten(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from gnomon.errors import nearest_divisors
 from gnomon.spec._noun import Noun
 
 Schedule = Literal["gpipe", "1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe"]
@@ -51,18 +52,31 @@ class Layout(Noun):
     def _check(self) -> Self:
         replicas = self.dp * self.cp * self.tp
         if replicas % (self.ep * self.expert_tp):
-            choices = [d for d in range(1, min(replicas, 1024) + 1) if replicas % (d * self.expert_tp) == 0]
             raise ValueError(
                 f"ep={self.ep} x expert_tp={self.expert_tp} does not divide dp x cp x tp = {replicas}; "
-                f"choose ep from {choices}"
+                f"the nearest values that do: {self._nearest_experts(replicas)}"
             )
         if self.vpp > 1 and self.pp == 1:
             raise ValueError(f"vpp={self.vpp} needs a pipeline, but pp=1; set pp > 1 or vpp=1")
         if self.vpp > 1 and self.schedule != "1f1b":
             raise ValueError(f"vpp={self.vpp} interleaves 1f1b only, not schedule='{self.schedule}'; set vpp=1")
         if self.shard_ranks is not None and (self.dp * self.cp) % self.shard_ranks:
-            raise ValueError(f"shard_ranks={self.shard_ranks} does not divide dp x cp = {self.dp * self.cp}")
+            near = nearest_divisors("shard_ranks", self.shard_ranks, self.dp * self.cp)
+            raise ValueError(
+                f"shard_ranks={self.shard_ranks} does not divide dp x cp = {self.dp * self.cp}; "
+                f"the nearest values that do: {near}"
+            )
         return self
+
+    def _nearest_experts(self, replicas: int) -> str:
+        """Return what to set instead of a split of experts that does not divide `replicas` ranks: ep where one can
+        help, else expert_tp, else both."""
+        if replicas % self.expert_tp == 0:
+            return nearest_divisors("ep", self.ep, replicas // self.expert_tp)
+        if replicas % self.ep == 0:
+            return nearest_divisors("expert_tp", self.expert_tp, replicas // self.ep)
+        ep = max(d for d in range(1, min(self.ep, replicas) + 1) if replicas % d == 0)
+        return f"ep={ep} with {nearest_divisors('expert_tp', self.expert_tp, replicas // ep)}"
 
     @property
     def num_ranks(self) -> int:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from gnomon.errors import LayoutError
+from gnomon.errors import LayoutError, nearest_divisors
 from gnomon.spec._noun import Noun
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4", "int8"]
@@ -47,7 +47,7 @@ class Workload(Noun):
         if self.global_batch % self.micro_batch:
             raise ValueError(
                 f"global_batch={self.global_batch} does not divide by micro_batch={self.micro_batch}; "
-                f"choose micro_batch from {_divisors(self.global_batch)}"
+                f"the nearest values that do: {nearest_divisors('micro_batch', self.micro_batch, self.global_batch)}"
             )
         return self
 
@@ -63,13 +63,9 @@ class Workload(Noun):
             raise LayoutError(
                 f"global_batch={self.global_batch} does not divide by micro_batch={self.micro_batch} x dp={dp} = "
                 f"{per_pass}. Set global_batch to {_nearest_multiple(self.global_batch, per_pass)}, "
-                f"or choose dp from {_divisors(self.global_batch // self.micro_batch)}."
+                f"or {nearest_divisors('dp', dp, self.global_batch // self.micro_batch)}."
             )
         return self.global_batch // per_pass
-
-
-def _divisors(value: int) -> list[int]:
-    return [d for d in range(1, min(value, 4096) + 1) if value % d == 0]
 
 
 def _nearest_multiple(value: int, base: int) -> int:

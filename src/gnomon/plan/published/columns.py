@@ -20,14 +20,15 @@ OUTCOMES = (
 NEVER_READ = (*OUTCOMES, "notes")
 SILENT = r"n/?a|unknown|[-–—?]+|(?:not|un)[ -]?(?:stated|specified|reported|known|given|applicable)|silent|default"
 FLAGS = ("gated_mlp", "sp", "tied_embeddings", "flash_attention")
-YES, NO = ("yes", "true", "on", "y", "1", "1.0"), ("no", "false", "off", "n", "0", "0.0")
+YES, NO = ("yes", "true", "on", "y", "1", "1.0"), ("no", "false", "off", "none", "n", "0", "0.0")
+NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "sixteen": 16}
 REQUIRED = ("id", "source", "hardware", "n_accel", "n_layers", "hidden", "n_heads", "vocab", "seq_len", "gbs")
 KNOWN = (
     *NEVER_READ, *REQUIRED,
     "model", "params_b", "ffn_hidden", "n_kv_heads", "head_dim", "gated_mlp", "attn_type", "tied_embeddings", "window",
     "window_period", "mtp_layers", "q_lora_rank", "kv_lora_rank", "qk_nope_dim", "qk_rope_dim", "v_head_dim", "experts",
     "top_k", "moe_ffn_hidden", "n_shared_experts", "shared_ffn_hidden", "n_dense_layers", "moe_layer_period",
-    "accel_per_node", "interconnect_note", "tp", "sp", "pp", "vp_or_interleave", "pp_schedule", "cp", "ep", "etp",
+    "accel_per_node", "interconnect_note", "dp", "tp", "sp", "pp", "vp_or_interleave", "pp_schedule", "cp", "ep", "etp",
     "zero_stage_or_fsdp", "mbs", "grad_accum", "precision", "recompute", "flash_attention", "grad_accum_dtype",
     "overlap_notes", "task", "year", "flop_convention", "peak_tflops_used", "mem_kind", "grade", "config_group",
 )  # fmt: skip
@@ -65,9 +66,10 @@ def misspelt(columns: Iterable[str]) -> list[str]:
 
 
 def number(row: Mapping[str, Any], column: str) -> float | None:
-    """Return the number in a column, None when it is blank; raise PlanError when it is not a number."""
+    """Return the number in a column, None when it is blank or says that the source is silent; raise PlanError when it
+    is not a number."""
     value = row.get(column)
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or not str(value).strip() or re.fullmatch(SILENT, text(row, column)):
         return None
     try:
         found = float(value)
@@ -98,6 +100,11 @@ def statement(row: Mapping[str, Any], column: str) -> str:
     """Return the text in a column in lower case, empty too where it only says that the source is silent."""
     found = text(row, column)
     return "" if re.fullmatch(SILENT, found) else found
+
+
+def with_digits(words: str) -> str:
+    """Return a text in which numbers up to sixteen that are written out are in digits."""
+    return re.sub(rf"\b(?:{'|'.join(NUMBERS)})\b", lambda found: str(NUMBERS[found[0].lower()]), words, flags=re.I)
 
 
 def flag(row: Mapping[str, Any], column: str, default: bool | None = None) -> bool | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gnomon.errors import CatalogError, PlanError
 from gnomon.plan.published.accelerators import accelerator_of
-from gnomon.plan.published.columns import integer, text
+from gnomon.plan.published.columns import integer, text, with_digits
 from gnomon.plan.published.interconnect import Interconnect, read_interconnect
 from gnomon.spec import ClusterSpec, NetworkTier
 from gnomon.spec.catalog import cluster_from_mapping, list_clusters, load_accelerator, load_cluster
@@ -100,7 +100,7 @@ def _board(row: Row, accelerator: str) -> str:
 
 
 def _note(row: Row) -> str:
-    return " ".join(text(row, c) for c in ("interconnect_note", "zero_stage_or_fsdp"))
+    return with_digits(" ".join(text(row, c) for c in ("interconnect_note", "zero_stage_or_fsdp")))
 
 
 def _rack_of(row: Row) -> int | None:
@@ -112,7 +112,8 @@ def _rack_of(row: Row) -> int | None:
 def _catalog_cluster(row: Row, accelerator: str, remarks: list[str]) -> ClusterSpec | None:
     """Return the cluster that a row names, or the usual one of its accelerator; None when the catalog has none."""
     named = next((c for key, c in NAMED_CLUSTERS.items() if key in _note(row)), None)
-    name = named or USUAL_CLUSTERS.get(accelerator)
+    sxm2 = "dgx-1-v100" if accelerator.startswith("v100") and "sxm2" in text(row, "hardware") else None
+    name = named or sxm2 or USUAL_CLUSTERS.get(accelerator)
     if name is None:
         name = next((n for n in list_clusters() if load_cluster(n).accelerator.name == accelerator), None)
         if name is None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gnomon.errors import PlanError
+from gnomon.plan.published.columns import with_digits
 
 PREFIXES = {"m": 1e6, "g": 1e9, "t": 1e12}
 ETHERNET = {10, 25, 40, 50, 56, 100, 200, 400, 800, 1600}  # Gb/s of an adapter, written without "b/s"
@@ -31,7 +32,7 @@ _ACCELERATOR = r"(?:gpu|accelerator|accel|chip|device|gcd|tpu)s?\b"
 _EACH = r"(?:\bper|\beach|\bevery|/)[\s-]*"
 _WORD = rf"(?:[efhnqx]dr|ib|infiniband|connectx-?\d*|cx-?\d|ethernet|roce|efa|nvidia|mellanox|{_ADAPTERS})"
 _RATE = re.compile(
-    rf"(?<![\w.])(?<!\d,)(?:(?P<count>\d+)\s*[x×*]\s*(?:{_WORD}[\s-]+)*)?"
+    rf"(?<![\w.])(?<!\d,)(?:(?P<count>\d+)\s*[x×*]\s*(?P<named>(?:{_WORD}[\s(-]+)*))?"
     r"(?P<value>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)\s*(?P<prefix>[mgt])"
     r"(?:(?P<size>bytes?|bits?|b)(?P<second>\s*/\s*s(?:ec(?:ond)?)?\b|ps\b|\s+per\s+second\b)|(?P<ethernet>b?e|ige)\b"
     rf"|(?P<bare>b|bits?)?\b)(?:(?:\s+{_WORD})*\s*[x×*]\s*(?P<times>\d+)\b(?!\s*[x×*gt]))?",
@@ -61,6 +62,7 @@ class _Stated(NamedTuple):
 
 def read_interconnect(note: str, per_node: int) -> Interconnect:
     """Return what `note` states of nodes with `per_node` accelerators; raise PlanError for rates that disagree."""
+    note = _abbreviated(note)
     stated, links = list[_Stated](), list[float]()
     unclear = bool(re.search(r"\d,\d{1,2}\s*[mgt]i?b", note.lower()))  # a decimal comma
     directions = 1.0 if re.search(r"uni-?directional|(?:per|each) direction", note.lower()) else 2.0
@@ -83,6 +85,23 @@ def read_interconnect(note: str, per_node: int) -> Interconnect:
     )
     domain = next(int(size) for size in found.groups() if size) if found else None
     return Interconnect(total, links[0] if len(links) == 1 else None, domain, tuple(remarks))
+
+
+def _abbreviated(note: str) -> str:
+    """Return a note with its numbers in digits, its units in letters, and the rate behind a name (HDR100) apart."""
+    digits = re.sub(r"\b(\d+) (?=\d+(?:\.\d+)?\s*[mgt](?:b|ig|er))", r"\1 x ", with_digits(note), flags=re.IGNORECASE)
+    named = re.sub(
+        r"\b([efhnqx]dr)-?(\d{2,3})(?![\d.])(\s*[gt]b?(?:it|ps|/s|\b))?",
+        lambda name: f"{name[1]} {name[2]}{name[3] or ' Gb/s'}",
+        digits,
+        flags=re.IGNORECASE,
+    )
+    return re.sub(
+        r"(?<=\d)[\s-]*(mega|giga|tera)-?(bit|byte)s?\b",
+        lambda unit: f" {unit[1][0].upper()}{'b' if unit[2].lower() == 'bit' else 'B'}",
+        named,
+        flags=re.IGNORECASE,
+    )
 
 
 def _rates(part: str) -> Iterator[tuple[re.Match[str], str, str]]:
@@ -136,7 +155,8 @@ def _scoped(rate: re.Match[str], around: str, bits: float, per_node: int, note: 
     several = re.search(
         r"(\d+)\s*(?:[\w-]+\s+){0,2}(?:nics|hcas|adapters|ports|rails|cards)\W*(?:of|at|with)?\s*$", head
     )
-    count = rate["count"] or rate["times"] or (several and several[1])
+    together = "(" in (rate["named"] or "") and re.search(r"^\W*(?:in )?(?:total|aggregate|combined)", tail)
+    count = "1" if together else rate["count"] or rate["times"] or (several and several[1])
     one_each = rf"\b(?:1|one)\s+(?:{_ADAPTERS})\s+per\s+{_ACCELERATOR}"
     if count:
         around = re.sub(one_each, "", around)

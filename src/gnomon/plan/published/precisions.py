@@ -22,9 +22,11 @@ LABELS = (
     (r"tf32", "tf32"),
     (r"fp32|float32", "fp32"),
 )
-# 8-bit integers of something else than products, and products that are said not to be in them
-OTHER_INT8 = (
-    r"int8 (?:optimi|adam|grad|kv|comp)[\w ]*|aqt\s*[=:]?\s*(?:off|false|disabled|none)|(?:no|not|without) int8"
+# numbers of 8 bits and fewer of something else than products, and products that are said not to be in them
+_SMALL = r"(?:\w*fp4|\w*fp8|float8|int8|aqt)"
+ELSEWHERE = (
+    rf"{_SMALL}[ -](?:optimi|adam|moment|grad|kv|comp|comm|all-?gather)[\w -]*"
+    rf"|{_SMALL}\s*[=:]?\s*(?:is )?(?:off|false|disabled|none|0)\b|(?:\bno|\bnot|\bnon|without|w/o)[ -]{_SMALL}"
 )
 
 
@@ -33,7 +35,7 @@ def precision_of(row: Row, accelerator: AcceleratorSpec) -> Any:
 
     Silent or "mixed" is bf16, or fp16 on an accelerator without bf16 (V100).
     """
-    label = re.sub(OTHER_INT8, "", statement(row, "precision"))
+    label = re.sub(ELSEWHERE, "", statement(row, "precision"))
     for pattern, precision in LABELS:
         if re.search(pattern, label):
             return precision

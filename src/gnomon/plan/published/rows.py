@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gnomon.errors import GnomonError, PlanError
+from gnomon.plan.checks import check_splits
 from gnomon.plan.parameters import count_parameters
 from gnomon.plan.published.columns import integer, number, text
 from gnomon.plan.published.hardware import cluster_of
@@ -15,7 +16,7 @@ from gnomon.plan.published.pipelines import schedule_of
 from gnomon.plan.published.precisions import precision_of
 from gnomon.plan.published.recomputation import recompute_of
 from gnomon.plan.published.stacks import CLASSIC, FSDP, stack_of, storage_of, zero_of
-from gnomon.plan.stages import END_LAYERS, whole_chunks
+from gnomon.plan.stages import whole_chunks
 from gnomon.spec import ClusterSpec, Layout, ModelSpec, StackSpec, Workload
 
 Row = Mapping[str, Any]
@@ -53,14 +54,23 @@ def read_row(row: Row) -> tuple[Problem, tuple[str, ...]]:
 
 
 def _problem(row: Row, remarks: list[str]) -> Problem:
-    if "lora" in text(row, "task"):
-        raise PlanError("LoRA fine-tuning is not priced: most weights get no gradient")
+    _check_task(row)
     model = model_of(row, remarks)
     cluster = cluster_of(row, remarks)
     stack = storage_of(row, stack_of(row, cluster.accelerator))
     layout = layout_of(row, stack, model, cluster, remarks)
     workload = workload_of(row, layout, stack, cluster, remarks)
+    compiled = stack.name == "xla"  # the compiler pads sequences that do not divide
+    check_splits(model, layout.model_copy(update={"sequence_parallel": False}) if compiled else layout, workload)
     return Problem(model, cluster, layout, workload, stack)
+
+
+def _check_task(row: Row) -> None:
+    task = text(row, "task")
+    if "lora" in task:
+        raise PlanError("LoRA fine-tuning is not priced: most weights get no gradient")
+    if re.search(r"infer|serv|prefill|decod|generat", task):
+        raise PlanError(f"column task is {row['task']!r}; training steps are predicted here, see gnomon plan inference")
 
 
 def needed(row: Row, column: str) -> int:
@@ -213,16 +223,17 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
     if ranks % inner:
         raise PlanError(f"tp x pp x cp = {tp} x {pp} x {cp} does not divide n_accel={ranks}")
     dp = ranks // inner
+    stated = integer(row, "dp")
+    if stated and stated != dp:
+        remarks.append(f"dp={stated} is not n_accel / (tp x pp x cp) = {dp}, which is taken")
     _check_heads(row, model, tp)
     zero, shard = zero_of(row, stack, cluster, dp * cp, remarks)
     schedule, vpp = schedule_of(row, pp, integer(row, "vp_or_interleave", 1) or 1, remarks)
     vpp = vpp if pp > 1 and schedule == "1f1b" else 1
-    if pp * vpp > model.num_layers + END_LAYERS * (vpp > 1):
-        raise PlanError(f"pp x vpp = {pp} x {vpp} model chunks are more than the {model.num_layers} layers")
     if vpp > 1 and not whole_chunks(model.num_layers, pp * vpp):
         remarks.append(f"pp x vpp = {pp} x {vpp} chunks do not divide the {model.num_layers} layers")
     stated = integer(row, "sp")
-    usual = stack.name not in CLASSIC
+    usual = stack.name not in CLASSIC and (stack.name == "xla" or needed(row, "seq_len") % (cp * tp) == 0)
     recompute, share = recompute_of(row, stack, model, remarks)
     return Layout.from_mapping(
         {
@@ -276,7 +287,7 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec
     if batch is None:
         raise PlanError("columns gbs and mbs are blank; the prediction needs one of them")
     per_rank = batch / layout.dp
-    if per_rank < 1 and layout.cp == 1 and layout.dp % batch == 0:
+    if per_rank < 1 and stack.name != "xla":  # a compiler may split a sequence
         raise PlanError(f"gbs={batch} gives dp={layout.dp} ranks less than one sequence each")
     most = max(1, int(per_rank))
     micro_batch = stated or _usual_micro_batch(per_rank, layout.pp, accumulation, stack)
@@ -284,6 +295,10 @@ def workload_of(row: Row, layout: Layout, stack: StackSpec, cluster: ClusterSpec
         remarks.append(f"mbs={micro_batch} is more than a rank's batch of {per_rank:g}: taken as {most}")
         micro_batch = most
     steps = max(1, math.ceil(per_rank / micro_batch - 1e-9))
+    if accumulation and integer(row, "gbs") and micro_batch == integer(row, "mbs") and steps != accumulation:
+        remarks.append(
+            f"grad_accum={accumulation} is not gbs / (mbs x dp) = {batch} / ({micro_batch} x {layout.dp}): not used"
+        )
     flash = integer(row, "flash_attention")
     return Workload.from_mapping(
         {

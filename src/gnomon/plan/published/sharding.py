@@ -12,12 +12,19 @@ import re
 from typing import Literal, NamedTuple
 
 _FSDP = (
-    r"fsdp|hsdp|\bno_shard\b|fully[ -]sharded|full_shard|hybrid[_ -]?shard|shard_grad_op|dp[_-]shard"
+    r"fsdp|hsdp|\bno_shard\b|fully[ _-]shard|full_shard|hybrid[_ -]?shard|shard_grad_op|dp[_-]shard"
     r"|data_parallel_shard"
 )
 _STAGE = r"(?:zero|stage|(?<![a-z])z)[\s_:=-]*(?:stage)?[\s_:=-]*([0-3])(?!\d)"
-_WHOLE = r"no[_ -]?shard|(?:not|un)[ -]?sharded|(?:no|without) sharding|^(?:none|no|off|false)\b|replicated|\bddp\b"
+_WHOLE = (
+    r"no[_ -]?shard|(?:not|un)[ -]?sharded|(?:\bno|without|w/o) (?:\w+ )?shard|^(?:none|no|off|false)\b|replicated"
+    r"|\bddp\b"
+)
 _OPTIMIZER = r"dist(?:ributed)?[ _-]?opt|shard(?:ed|s|ing)?[ _-](?:the )?optim|optimizer (?:states? )?shard"
+_WHOLE_OPTIMIZER = (
+    rf"(?:\bno|\bnot|\bnon|without|w/o)[ -](?:a )?(?:{_OPTIMIZER})"
+    rf"|(?:{_OPTIMIZER})\w*\s*[=:]?\s*(?:is )?(?:off|false|no|none|disabled|0)\b"
+)
 _IN_NODE = r"hsdp|hybrid[_ -]?shard|(?:in|within|inside) (?:a |the |one |each )?node|intra-?node"
 _DEGREE = r"(?:dp[_-]shard|data_parallel_shard)(?:_degree)?\s*[=: ]\s*(-?\d+)"
 _AXIS = r"(?:ici|dcn)_fsdp(?:_transpose)?(?:_parallelism)?\s*[=: ]?\s*(-?\d+)"
@@ -62,7 +69,8 @@ def read_sharding(text: str) -> Sharding:
     degree = re.search(_DEGREE, words)
     if degree is not None and int(degree.group(1)) == 1 and not named:
         return Sharding(stage=0)  # copies alone
-    family: Literal["", "fsdp", "zero"] = "fsdp" if fsdp else "zero" if named else ""
+    unnamed = stage == 3 and not named and "shard" in words
+    family: Literal["", "fsdp", "zero"] = "fsdp" if fsdp or unnamed else "zero" if named else ""
     group = _group(words, degree)
     return Sharding(family, stage, group, bool(re.search(_IN_NODE, words)) and group is None, degree is not None)
 
@@ -70,6 +78,8 @@ def read_sharding(text: str) -> Sharding:
 def _stage_in_words(words: str, fsdp: bool) -> int | None:
     if "shard_grad_op" in words:
         return 2
+    if re.search(_WHOLE_OPTIMIZER, words):
+        return 0
     if re.search(_OPTIMIZER, words):
         return 1
     if re.search(_WHOLE, words) and (not fsdp or re.search(r"no[_ -]?shard", words)):

@@ -8,7 +8,8 @@
 | megatron-core | Megatron-Core, NeMo, Megatron-Bridge and other GPU code since | none | optimizer (ZeRO-1) | yes |
 | fsdp | PyTorch FSDP, with tensor and pipeline parallelism too (torchtitan) | full | all (ZeRO-3) | yes |
 | fsdp-compiled | the same compiled: fms-fsdp, torchtitan in FP8, rows that say so | full | all (ZeRO-3) | yes |
-| deepspeed | DeepSpeed ZeRO-3 | full | all (ZeRO-3) | little |
+| deepspeed | DeepSpeed ZeRO-3 | full | all (ZeRO-3) | yes |
+| deepspeed-2021 | the same before 2022, which gathered parameter by parameter | full | all (ZeRO-3) | little |
 | xla | TPUs, MaxText | full | all (ZeRO-3) | yes |
 """
 
@@ -30,17 +31,20 @@ FUSED_BY_DEFAULT = ("nemo", "megatron-core", "megatron-bridge", "transformer eng
 OPTIONAL_UNTIL = 2023  # --use-flash-attn of Megatron-LM was an option until Transformer Engine became its default
 XLA_ON_GPU = ("maxtext", "paxml", "praxis", "pax ml")
 EARLY_STOPS_SINCE = 2024  # PyTorch 2.1 came in October 2023
+GATHERS_TOGETHER_SINCE = 2022  # DeepSpeed gathered ZeRO-3's parameters one by one (its pull request 1453, January 2022)
 ASYNC_TENSOR = r"async\w*[ -]?(?:tp|tensor)"  # torchtitan's enable_async_tensor_parallel, off by default
 FSDP = ("fsdp", "fsdp-compiled")
 CLASSIC = ("megatron", "megatron-deepspeed", "bigscience")  # families with the layers of Megatron-LM before 2023
 CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
 COMPILED = ("fms-fsdp", "compile")  # fms-fsdp compiles by default
 NO_OVERLAP = (
-    r"(?:\bnot|\bno|\bwithout|\bnon)[ -](?:\w+[ -]){0,2}overlap|overlap\w*\s*[:=]?\s*"
+    r"(?:\bnot|\bno|\bnever|n['’]t|\bwithout|\bw/o|\bnon|\bdisabl(?:e|ed|ing))[ -](?:[\w/&]+[ -]){0,3}overlap"
+    r"|overlap\w*\s*[:=]?\s*"
     r"(?:(?:of|for) (?:(?!with\b|but\b|and\b|no\b)[\w-]+ ){1,4})?"
-    r"(?:is |are )?(?:off|disabled|none|false|no|0(?![.\d]))\b"
+    r"(?:is |are |was )?(?:turned |switched )?(?:off|disabled|none|false|no|0(?![.\d]))\b"
 )
 NEGATED = r"\b(?:not?|non|without|un\w+|disabled?|off|false|none|n/?a)\b|[=:]\s*0(?![.\d])"  # of a clause
+PIPELINE = r"\bp2p|_p2p|\bpp\b|\bpp_|pipeline"  # between stages, which no constant hides
 OVERLAPS = {
     "overlap_tensor": r"\btp\b|tensor|\btp_",
     "overlap_data": r"\bd?dp\b|data|grad|all-?reduce",
@@ -68,13 +72,14 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
     sharding = read_sharding(statement(row, "zero_stage_or_fsdp"))
     split = (integer(row, "tp") or 1) * (integer(row, "pp") or 1) > 1
     core = any(name in words for name in CORE)
+    year = integer(row, "year") or OPTIONAL_UNTIL + 1
+    zero = "deepspeed" if year >= GATHERS_TOGETHER_SINCE else "deepspeed-2021"
     if sharding.family == "zero" and sharding.stage == 3:
-        return load_stack("deepspeed")
+        return load_stack(zero)
     if sharding.family != "fsdp" and re.search(r"zero[ _-]*(?:stage)?[ _-]*3", words) and not split:
-        return load_stack("deepspeed")
+        return load_stack(zero)
     if not core and (sharding.family == "fsdp" or "torchtitan" in words):
         return load_stack("fsdp")
-    year = integer(row, "year") or OPTIONAL_UNTIL + 1
     flash = integer(row, "flash_attention")
     fused = any(name in words for name in FUSED_BY_DEFAULT) or bool(re.search(r"flash|fp8|fp4|float8", words))
     optional = flash is None and year <= OPTIONAL_UNTIL and not fused and (split or "megatron" in words)
@@ -83,7 +88,7 @@ def stack_of(row: Row, accelerator: AcceleratorSpec) -> StackSpec:
         return load_stack("bigscience")
     deepspeed = "deepspeed" in f"{words} {text(row, 'pp_schedule')}"
     if deepspeed and not split and sharding.stage in (1, 2) and "megatron" not in words:
-        return load_stack("deepspeed")
+        return load_stack(zero)
     return load_stack("megatron-deepspeed" if deepspeed else "megatron" if classic else "megatron-core")
 
 
@@ -125,7 +130,7 @@ def _not_overlapped(notes: str) -> list[str]:
     for part in re.split(r"[;,\n]", notes):
         if re.search(NO_OVERLAP, part):
             named = [field for field, words in OVERLAPS.items() if re.search(words, part)]
-            found += named or list(OVERLAPS)
+            found += named or (() if re.search(PIPELINE, part) else OVERLAPS)
     return found
 
 
@@ -137,14 +142,16 @@ def zero_of(
     `replicas` are the ranks that have the same part of the model, dp x cp. Slices of TPUs are replicas of each other
     (MaxText) unless the row says otherwise.
     """
-    stated = read_sharding(statement(row, "zero_stage_or_fsdp"))
+    words = statement(row, "zero_stage_or_fsdp")
+    stated = read_sharding(words)
+    if re.search(r"(?<!no )(?<!without )(?<!w/o )off-?load(?!\w*\s*[=:]?\s*(?:off|false|none|no|0)\b)", words):
+        remarks.append("zero_stage_or_fsdp states an offload to the host, which is not priced: as without it")
     usual = 0 if stack.name in CLASSIC else {"megatron-core": 1}.get(stack.name, 3)
     tp, cp = integer(row, "tp") or 1, integer(row, "cp") or 1
     slices = cluster.accelerator.kind == "tpu" and len(cluster.tiers) > 1
     in_slice = max(1, cluster.tiers[0].span // tp) if slices else None
     if stated.stage is None:
         if not stated.known:
-            words = str(row.get("zero_stage_or_fsdp")).strip()
             remarks.append(f"zero_stage_or_fsdp {words!r} names no known sharding: stage {usual} of {stack.name} taken")
         return usual, in_slice if usual == 3 and in_slice and replicas % in_slice == 0 else None
     if stated.family != "zero" and (integer(row, "pp") or 1) > 1:

@@ -51,6 +51,8 @@ def read_table(path: Path) -> Table:
     except (PolarsError, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise PlanError(f"'{path}' cannot be read as CSV: {reason}. Give a comma-separated text in UTF-8.") from None
+    if any("\x00" in column for column in frame.columns):
+        raise PlanError(f"'{path}' is text in UTF-16. Give a comma-separated text in UTF-8.")
     try:
         check_columns(frame.columns)
     except PlanError as error:

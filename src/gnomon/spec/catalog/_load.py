@@ -185,15 +185,10 @@ def _read(kind: Kind, name: str) -> dict[str, Any]:
     names = _names(kind)
     key = str(name).lower()
     if key not in names:
-        raise CatalogError(f"The catalog has no '{name}' among its {len(names)} {kind}. {_suggestion(key, names)}")
+        raise CatalogError(f"The catalog has no '{name}' among its {len(names)} {kind}. {did_you_mean(key, names)}")
     return {"name": key, **_file(kind, key)}
 
 
 @cache
 def _file(kind: Kind, name: str) -> Mapping[str, Any]:
     return MappingProxyType(read_mapping(_FOLDER / kind / f"{name}.yaml"))
-
-
-def _suggestion(key: str, names: tuple[str, ...]) -> str:
-    longer = [name for name in names if key and key in name]
-    return f"Names that contain it: {', '.join(longer)}." if len(longer) > 1 else did_you_mean(key, longer or names)
