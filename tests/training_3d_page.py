@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from gnomon.plan.training_3d.result import GradientCollective, Training3D
+from gnomon.plan.training_3d.result import Gemm, GradientCollective, Training3D
 from training_3d_fixtures import component, report
 
 PAGE = Path(__file__).parents[1] / "docs" / "3dtrn.md"
@@ -37,9 +37,13 @@ def _bubble(found: Training3D) -> str:
     return f"{100 * equal:.2f}% with equal stages, {100 * own:.2f}% with the head on the last"
 
 
+def gemm(found: Training3D, name: str) -> Gemm:
+    """Return a matrix product of the forward pass."""
+    return next(item for item in found.gemms if item.name == name)
+
+
 def _gemm_ms(found: Training3D, *names: str) -> str:
-    times = {gemm.name: gemm.compute_s for gemm in found.gemms}
-    return ", ".join(f"{1e3 * times[name]:.3f}" for name in names) + " ms"
+    return ", ".join(f"{1e3 * gemm(found, name).compute_s:.3f}" for name in names) + " ms"
 
 
 def _optimizer(found: Training3D) -> str:
@@ -57,8 +61,9 @@ TIMES_OF_PARTS: Cells = {
     "bubble": _bubble,
 }
 
-EXACT: dict[str, Cells] = {
+CELLS: dict[str, Cells] = {
     "llama3_70b": {
+        **TIMES_OF_PARTS,
         "parameters": lambda found: f"{found.architecture.parameters / 1e9:.2f} B",
         "products at peak: QKV, output, up, down": lambda found: _gemm_ms(
             found, "QKV Projection", "Attention Combine Projection", "MLP Up Projection", "MLP Down Projection"
@@ -72,10 +77,18 @@ EXACT: dict[str, Cells] = {
         "activations": lambda found: f"{found.memory.activations.total_bytes / GIB:.3f} GiB",
         "framework and allocator": lambda found: f"{found.memory.framework_bytes / GIB:.3f} GiB",
         "total memory": lambda found: f"{found.memory.total_bytes / GIB:.3f} GiB",
+        "transfer between stages": lambda found: f"{found.pipeline[0].bytes / MIB:.1f} MiB per stage and micro-batch",
+        "reduce-scatter of gradients": lambda found: f"{collective(found, 'Reduce-Scatter').total_s:.2f} s",
+        "head": lambda found: f"{1e3 * component(found, 'LM Head and Loss'):.0f} ms",
         "ideal iteration time": lambda found: f"{found.final.ideal_iteration_time_s:.3f} s",
     },
-    "llama3_70b_cross_dc": {"total memory": lambda found: f"{found.memory.total_bytes / GIB:.3f} GiB"},
+    "llama3_70b_cross_dc": {
+        **TIMES,
+        "total memory": lambda found: f"{found.memory.total_bytes / GIB:.3f} GiB",
+        "data parallelism over datacentres": _slower,
+    },
     "gpt_oss_120b": {
+        **TIMES_OF_PARTS,
         "parameters (active)": lambda found: (
             f"{found.architecture.parameters / 1e9:.2f} B ({found.architecture.active_parameters / 1e9:.2f} B)"
         ),
@@ -85,26 +98,19 @@ EXACT: dict[str, Cells] = {
         ),
         "logits, loss and transients": lambda found: f"{found.memory.activations.rest_bytes / GIB:.3f} GiB",
         "total memory": lambda found: f"{found.memory.total_bytes / GIB:.3f} GiB, does not fit in 40 GiB",
+        "attention output at peak": lambda found: (
+            f"{gemm(found, 'Attention Combine Projection').flops / 1e9:.2f} GFLOP"
+        ),
+        "head": lambda found: f"{component(found, 'LM Head and Loss'):.2f} s",
     },
 }
-"""What no calibration of rates changes."""
-
-ABOUT: dict[str, Cells] = {
-    "llama3_70b": {
-        **TIMES_OF_PARTS,
-        "reduce-scatter of gradients": lambda found: f"{collective(found, 'Reduce-Scatter').total_s:.2f} s",
-        "head": lambda found: f"{1e3 * component(found, 'LM Head and Loss'):.0f} ms",
-    },
-    "llama3_70b_cross_dc": {**TIMES, "data parallelism over datacentres": _slower},
-    "gpt_oss_120b": {**TIMES_OF_PARTS, "head": lambda found: f"{component(found, 'LM Head and Loss'):.2f} s"},
-}
-"""What follows the catalog's achieved rates."""
+"""What gnomon's column says, by example and row."""
 
 
-def cells(example: str, wanted: dict[str, Cells]) -> dict[str, str]:
-    """Return gnomon's cells of a table as the examples give them now."""
+def cells(example: str) -> dict[str, str]:
+    """Return gnomon's cells of a table as the example gives them now."""
     found = report(example, fixed=False)
-    return {quantity: text(found) for quantity, text in wanted[example].items()}
+    return {quantity: text(found) for quantity, text in CELLS[example].items()}
 
 
 def on_page(page: str, example: str, quantity: str) -> str:
@@ -116,11 +122,10 @@ def on_page(page: str, example: str, quantity: str) -> str:
 
 def refreshed(page: str) -> str:
     """Return the page with gnomon's column as it is now."""
-    for wanted in (EXACT, ABOUT):
-        for example in wanted:
-            for quantity, text in cells(example, wanted).items():
-                # a function, because a text could hold what looks like a group
-                page = _row(example, quantity).sub(lambda match, text=text: f"{match[1]}{text}{match[3]}", page)
+    for example in CELLS:
+        for quantity, text in cells(example).items():
+            # a function, because a text could hold what looks like a group
+            page = _row(example, quantity).sub(lambda match, text=text: f"{match[1]}{text}{match[3]}", page)
     return page
 
 

@@ -262,14 +262,51 @@ def test_long_names_in_shards_are_compared(tmp_path):
 
 def test_missing_shards_are_named(sharded):
     (sharded / "model-2.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"names 2 files, of which 1 are missing: 'model-2\.safetensors'"):
+    for path, kind in ((sharded, "safetensors"), (sharded / "model.safetensors.index.json", "1 shard")):
+        found = summarize(path)
+        assert [tensor.name for tensor in found.tensors] == ["a", "b"]
+        assert found.format == kind
+        assert found.notes == ()
+        assert found.damage == (
+            "'model.safetensors.index.json' names 2 files, of which 1 is missing: 'model-2.safetensors'; these tensors "
+            "cannot be loaded: c. Copy or download what is missing.",
+        )
+    (sharded / "model-1.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"None of the files .*: 'model-1\.safetensors', 'model-2\.safetensors'\."
+    ):
         summarize(sharded)
+
+
+@pytest.mark.parametrize("name", ["", "model.safetensors.index.json"])
+def test_a_shard_of_the_series_that_the_index_does_not_name(tmp_path, name):
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    save_file({"a": torch.ones(2)}, tmp_path / shards[0])
+    save_file({"b": torch.ones(3)}, tmp_path / shards[1])
+    index = {"weight_map": {"a": shards[0], "b": shards[0]}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = summarize(tmp_path / name)
+    assert [tensor.name for tensor in found.tensors] == ["a", "b"]
+    assert found.damage == (
+        f"'model.safetensors.index.json' leads to the wrong shard for b (in {shards[1]}, not in {shards[0]}).",
+    )
+    assert found.notes == ()
+
+
+def test_shards_of_another_series_are_not_of_this_one(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "model-00001-of-00001.safetensors")
+    save_file({"a": torch.ones(3)}, tmp_path / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = summarize(tmp_path / "model.safetensors.index.json")
+    assert ([tensor.shape for tensor in found.tensors], found.damage) == ([(2,)], ())
 
 
 def test_a_tensor_that_no_shard_holds(sharded):
     rewrite(sharded, d="model-1.safetensors")
-    with pytest.raises(CheckpointError, match=r"names 1 tensor\(s\) that no shard holds, first of them 'd'"):
-        summarize(sharded)
+    found = summarize(sharded)
+    assert found.damage == ("'model.safetensors.index.json' names 1 tensor(s) that no shard holds: d.",)
+    assert found.total.bytes == 36
 
 
 @pytest.mark.parametrize("shard", ["../secret.safetensors", "/etc/passwd", ".."])

@@ -1,5 +1,7 @@
 """Rates of samples as tokens per day and as MFU, against figures computed by hand."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ from gnomon.spec.catalog import load_accelerator, load_model
         ("1t", 10**12),
         ("12k", 12_000),
         (" 124439808 ", 124_439_808),
+        ("1000000", 10**6),
     ],
 )
 def test_model_sizes(text, size):
@@ -39,6 +42,19 @@ def test_model_sizes(text, size):
 )
 def test_what_is_no_model_size(text):
     with pytest.raises(PlanError, match="is not a model size"):
+        parse_model_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("7", "The model size 7 is 7 parameters. Write 7b for billions or 7m for millions."),
+        ("1.3", "The model size 1.3 is 1 parameter. Write 1.3b"),
+        (" 999999 ", "999999 is 999999 parameters"),
+    ],
+)
+def test_a_model_size_whose_suffix_was_forgotten(text, words):
+    with pytest.raises(PlanError, match=re.escape(words)):
         parse_model_size(text)
 
 

@@ -82,6 +82,7 @@ def test_an_mfu_above_one_is_impossible(script):
     ("changed", "words"),
     [
         ({"-m": "70bananas"}, "'70bananas' is not a model size"),
+        ({"-m": "7"}, "The model size 7 is 7 parameters. Write 7b for billions"),
         ({"-n": "2x8x9"}, "'2x8x9' is not a number of accelerators"),
         ({"-t": "0"}, "The peak FLOP/s of an accelerator is 0;"),
         ({"-s": "nan"}, "Samples per second is nan"),

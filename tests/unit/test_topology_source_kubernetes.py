@@ -347,6 +347,32 @@ def test_the_first_mark_wins_and_the_name_comes_last(cluster):
     assert [node.name[-1] for node in read(reach, "nccl-worker").job] == ["3", "2", "1", "0"]
 
 
+@pytest.mark.parametrize("name", ["train-worker-{}-x0abc", "train-worker-{}-3", "train-worker-{}", "train-{}"])
+def test_the_number_behind_worker_comes_before_the_one_at_the_end(cluster, name):
+    server, reach = cluster("kubernetes_aks.json")
+    for item in server.pods()[1:]:
+        metadata = item["metadata"]
+        metadata.update(labels={}, name=name.format(metadata["name"][-1]))
+    assert [node.name[-1] for node in read(reach, "train").job] == ["3", "2", "1", "0"]
+
+
+@pytest.mark.parametrize("name", ["nccl-worker-7k2px", "nccl-worker-"])
+def test_letters_behind_a_number_are_no_rank(cluster, name):
+    server, reach = cluster("kubernetes_aks.json")
+    change_pod(server, "nccl-worker-2", labels={}, name=name)
+    with pytest.raises(TopologyError, match=r"The rank of pod .* is not known"):
+        read(reach, "nccl")
+
+
+def test_a_node_of_the_job_is_not_busy_for_what_else_runs_there(cluster):
+    server, reach = cluster("kubernetes_aks.json")
+    for item in server.nodes():
+        item["spec"]["unschedulable"] = True
+    topology = read(reach, "nccl-worker")
+    assert not any(node.busy for node in topology.job)
+    assert topology.free == ()
+
+
 def change_pod(server, pod, **metadata):
     next(item for item in server.pods() if item["metadata"]["name"] == pod)["metadata"].update(metadata)
 

@@ -77,7 +77,21 @@ def test_the_form_that_save_writes_is_read(tmp_path):
         ("switches: [{name: s, nodes: [a, null]}]\n", r"nodes\[1\]: expected a name, found nothing"),
         ("switches: [{name: s, nodes: [007]}]\n", r"nodes\[0\]: expected a name, found 7 \(int\)"),
         ("switches: [{name: null, nodes: [a]}]\n", r"switches\[0\].name: expected a name, found nothing"),
+        (
+            "switches: [{name: s, nodes: [7]}]\n",
+            r"^[^:]*topology.yaml: switches\[0\].nodes\[0\]: expected a name, found 7",
+        ),
         ("switches: [{name: s, nodes: [a, a]}]\n", "node name 'a' occurs twice"),
+        (
+            "switches: [{name: s, nodes: [a]}, {name: t}, {name: s, nodes: [b]}]\n",
+            r"switches\[2\]: 's' is described already in \S*topology.yaml: switches\[0\]",
+        ),
+        (
+            "switches: [{name: s, switches: [{name: t, nodes: [a]}, {name: ' t ', nodes: [b]}]}]\n",
+            r"switches\[0\].switches\[1\]: 't' is described already",
+        ),
+        ("nodes: [{name: a, path: [s], rank: 0, busy: true}]\n", "'a' has rank=0.*busy=true.*leave one of them out"),
+        ("switches: [{name: s, nodes: [{name: a, rank: 2, busy: true}]}]\n", r"nodes\[0\].*rank=2.*busy=true"),
         ("nodes: [{name: a, path: [s], accelerators: 0}]\n", "accelerators.*greater than 0"),
         ("nodes: [{name: a}]\n", "missing key 'nodes.0.path'"),
         ("switches: [\n", "not valid YAML"),

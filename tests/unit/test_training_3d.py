@@ -291,6 +291,55 @@ def test_experts_cost_memory_only_where_there_are_any():
     assert padded[inputs] == pytest.approx(1.5 * every.memory.activations.tensors[inputs])
 
 
+MIXED = {
+    **{"model.n_layers": 32, "model.hidden_sz": 4096, "model.inter_sz": 14336, "model.n_q_heads": 32},
+    **{"model.tie_embeddings": False, "parallelism.tp": 4, "parallelism.dp": 8, "parallelism.ep": 4},
+    **{"parallelism.n_param_buckets": 4, "data.gbs": 64, "data.seqlen": 8192},
+    **{"performance.activation_checkpointing_type": "none", "hardware.node_type": "p5.48xlarge"},
+    "model.moe": {
+        **{"n_experts": 8, "expert_inter_sz": 14336, "experts_per_token": 2, "capacity_factor": 1.0},
+        **{"moe_frequency": 0.5, "expert_tp_degree": 1},
+    },
+}
+
+
+def test_dense_layers_lie_evenly_on_the_stages():
+    found = report("llama3_70b", MIXED, fixed=False)
+    assert "16 dense and 16 MoE layers are spread evenly over the model: 8 and 8 on each of 2 pipeline stages" in (
+        found.assumptions
+    )
+    # a stage: 16 attentions, 8 dense feed-forwards, 8 routers, one embedding, half the final norm; 2 experts a rank
+    expert = 3 * 4096 * 14336
+    attention = 4096 * (32 + 16) * 128 + 4096 * 4096 + 2 * 4096
+    shared = 16 * attention + 8 * expert + 8 * 4096 * 8 + 128256 * 4096 + 4096 / 2
+    states = {state.name: state for state in found.memory.states}
+    assert states["params"].elements == pytest.approx(shared / 4 + 8 * 2 * expert) == pytest.approx(3.470e9, rel=1e-3)
+    assert states["exp_avg"].elements == pytest.approx(shared / 4 / 8 + 8 * 2 * expert / 8)  # eight copies of each
+    gib = {stage: size / 2**30 for stage, size in found.memory.stages.items()}
+    assert (gib["first"], gib["last"]) == pytest.approx((41.2, 37.2), abs=0.5)
+    assert found.memory.stage == "first"
+    assert found.data_parallel.parameters == pytest.approx(states["params"].elements)
+
+
+@pytest.mark.parametrize(("frequency", "dense"), [(0.25, 12), (0.75, 4), (0.625, 6)])
+def test_shares_that_are_no_period_are_spread_too(frequency, dense):
+    """16 layers on a stage; what one has beyond those of one with experts alone is their difference."""
+    sizes = {
+        share: report("llama3_70b", {**MIXED, "model.moe": {**MIXED["model.moe"], "moe_frequency": share}})
+        for share in (0.0, frequency, 1.0)
+    }
+    local = {share: found.data_parallel.parameters for share, found in sizes.items()}
+    assert local[frequency] == pytest.approx((dense * local[0.0] + (16 - dense) * local[1.0]) / 16)
+    assert sizes[frequency].assumptions[-1].endswith(f"{dense} and {16 - dense} on each of 2 pipeline stages")
+
+
+def test_stages_that_share_no_whole_layers_say_so():
+    found = report("llama3_70b", {**MIXED, "parallelism.pp": 3})
+    assert "which pp=3 stages do not share in whole layers: each counts the mean of both kinds" in found.assumptions[-1]
+    alone = report("llama3_70b", {**MIXED, "parallelism.pp": 1, "parallelism.dp": 16})
+    assert alone.assumptions[-1] == "16 dense and 16 MoE layers are spread evenly over the model"
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "stage", "alone"),
     [

@@ -128,12 +128,12 @@ def test_refusals_of_llama(script, written, changes, words):
     ("changes", "words"),
     [
         ({"parallelism.ep": None}, "missing key 'parallelism.ep'"),
-        ({"parallelism.ep": 7}, "choose ep from [1, 2, 4, 8"),
+        ({"parallelism.ep": 7}, "the nearest values that do: ep="),
         ({"model.moe.moe_frequency": 0.3}, "0.277778 (10 layers) or 0.305556 (11 layers)"),
         ({"model.moe.moe_frequency": 1.5}, "'model.moe.moe_frequency' is 1.5"),
         ({"model.moe.n_experts": 100}, "ep=8 does not divide the 100 experts"),
         ({"model.moe.experts_per_token": 129}, "experts_per_token=129 exceeds n_experts=128"),
-        ({"model.moe.expert_tp_degree": 7}, "ep=8 x expert_tp_degree=7 does not divide"),
+        ({"model.moe.expert_tp_degree": 7}, "in parallelism and model.moe: ep=8 x expert_tp_degree=7 does not divide"),
         (
             {"model.moe.expert_tp_degree": 2, "model.moe.expert_inter_sz": 2881},
             "expert_tp_degree=2 does not divide moe.expert_inter_sz=2881",

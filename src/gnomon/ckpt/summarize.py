@@ -61,6 +61,7 @@ def _collect(path: Path, collector: Collector) -> str:
         return collect_folder(path, collector)
     if path.name.endswith(INDEX_SUFFIX) and path.exists():
         collect_index(path, collector)
-        return f"{len(collector.files)} shards"
+        count = len(collector.files)
+        return f"{count} shard{'s' * (count != 1)}"
     collector.add_file(path, path.name)
     return collector.files[0].format

@@ -13,6 +13,7 @@ from gnomon.spec import AcceleratorSpec, ModelSpec, Noun
 from gnomon.spec.device_rates import Dtype
 
 LARGEST = 1e30
+SMALLEST_PLAIN_SIZE = 10**6
 DAY_S = 86400
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([kmbt]?)", re.IGNORECASE)
 _SIZE_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
@@ -34,11 +35,19 @@ class Throughput(Noun):
 
 
 def parse_model_size(text: str) -> int:
-    """Return the number of parameters of `'70b'`, `'100m'`, `'1.5t'` or a plain number; raise PlanError."""
+    """Return the number of parameters of `'70b'`, `'100m'`, `'1.5t'` or a plain number.
+
+    Raises PlanError for anything else, and for a plain number below a million, whose suffix was forgotten.
+    """
     match = _SIZE.fullmatch(text.strip())
     size = round(float(match[1]) * _SIZE_FACTORS[match[2].lower()]) if match and len(text) < 32 else 0
-    if size < 1:
+    if match is None or size < 1:
         raise PlanError(f"'{text}' is not a model size. Give a number of parameters: 70b, 1.5b, 100m or 1t.")
+    if size < SMALLEST_PLAIN_SIZE and not match[2]:
+        raise PlanError(
+            f"The model size {match[1]} is {size} parameter{'s' * (size > 1)}. "
+            f"Write {match[1]}b for billions or {match[1]}m for millions."
+        )
     return size
 
 

@@ -122,7 +122,7 @@ def place_job(topology: Topology, node_names: Sequence[str]) -> Topology:
             near = did_you_mean(name, topology.by_name) if len(topology.nodes) <= MAX_NAMES_TO_COMPARE else ""
             raise TopologyError(f"Host '{name}' is not in the topology of {len(topology.nodes)} nodes. {near}".rstrip())
     nodes = (
-        node.model_copy(update={"rank": ranks.get(node.name), "busy": node.busy or node.rank is not None})
+        node.model_copy(update={"rank": ranks.get(node.name), "busy": node.name not in ranks and not node.is_free})
         for node in topology.nodes
     )
     return Topology(nodes=tuple(nodes), source=topology.source)

@@ -60,6 +60,15 @@ class NetworkNode(Noun):
     busy: bool = Field(default=False, description="taken by another job")
     labels: FrozenMap[str, str] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.busy and self.rank is not None:
+            raise ValueError(
+                f"node '{self.name}' has rank={self.rank}, so it is in the job, and busy=true, so another job has it; "
+                "leave one of them out"
+            )
+        return self
+
     @property
     def is_free(self) -> bool:
         """Whether a new job can have this machine."""

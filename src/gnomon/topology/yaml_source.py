@@ -93,6 +93,7 @@ def _nodes_below(switches: Any, path: tuple[str, ...], where: str) -> Iterator[N
         raise TopologyError(f"{where}: nested too deeply; switches may be {MAX_DEPTH} levels deep.")
     if not isinstance(switches, list):
         raise TopologyError(f"{where}: expected a list of switches, found {type(switches).__name__}.")
+    described: dict[str, str] = {}
     for index, switch in enumerate(switches):
         place = f"{where}[{index}]"
         if not isinstance(switch, Mapping):
@@ -100,7 +101,13 @@ def _nodes_below(switches: Any, path: tuple[str, ...], where: str) -> Iterator[N
         _check_keys(switch, _SWITCH_KEYS, place)
         if "name" not in switch:
             raise TopologyError(f"{place}: missing key 'name'.")
-        below = (*path, _text(switch["name"], f"{place}.name"))
+        name = _text(switch["name"], f"{place}.name").strip()
+        if name in described:
+            raise TopologyError(
+                f"{place}: '{name}' is described already in {described[name]}. Give its nodes and switches there."
+            )
+        described[name] = place
+        below = (*path, name)
         yield from _nodes_of(switch, below, place)
         yield from _nodes_below(switch.get("switches") or [], below, f"{place}.switches")
 
@@ -121,8 +128,9 @@ def _nodes_of(switch: Mapping[str, Any], path: tuple[str, ...], where: str) -> I
 
 
 def _expanded(node: Any, where: str) -> list[str]:
+    text = _text(node, where)
     try:
-        return expand(_text(node, where))
+        return expand(text)
     except TopologyError as error:
         raise TopologyError(f"{where}: {error}") from None
 

@@ -142,7 +142,7 @@ def _layout(config: TrainingConfig, datacentres: Datacentres | None) -> Layout:
     if datacentres is not None and degrees.zero_level == 3:
         # weights are gathered layer by layer, which a link between datacentres is too slow for
         fields["shard_ranks"] = datacentres.replicas * degrees.cp
-    return Layout.from_mapping(fields, where="parallelism")
+    return Layout.from_mapping(fields, where="parallelism and model.moe" if config.model.moe else "parallelism")
 
 
 def _check_experts_stay(layout: Layout, datacentres: Datacentres | None) -> None:
@@ -171,9 +171,19 @@ def _model(config: TrainingConfig, name: str) -> ModelSpec:
     if section.moe is not None:
         fields["moe"] = {
             **{field: getattr(section.moe, key) for field, key in MOE_KEYS.items()},
-            "num_dense_layers": section.n_layers - section.num_moe_layers(),
+            **_pattern(section.n_layers, section.num_moe_layers()),
         }
     return ModelSpec.from_mapping(fields, where="model")
+
+
+def _pattern(layers: int, moe_layers: int) -> dict[str, int]:
+    """Return which layers have experts: each how-manieth where their share is one of so many.
+
+    A ModelSpec has no words for other shares; their dense layers are counted here and spread by `evaluate_step`.
+    """
+    if moe_layers and layers % moe_layers == 0:
+        return {"moe_layer_period": layers // moe_layers}
+    return {"num_dense_layers": layers - moe_layers}
 
 
 def _workload(config: TrainingConfig, cluster: ClusterSpec) -> Workload:
@@ -206,6 +216,24 @@ def _assumptions(config: TrainingConfig, layout: Layout, workload: Workload) -> 
         lines.append("zero_level 3 gathers and scatters layer by layer: n_param_buckets does not apply")
     if layout.shard_ranks is not None:
         lines.append(f"zero_level 3 shards over the {layout.shard_ranks} replicas of one datacentre, not over all")
+    lines += _spread(config)
     if config.performance.activation_checkpointing_type == "selective":
         lines.append("selective recomputes the attention scores, which flash attention never stores")
     return tuple(lines)
+
+
+def _spread(config: TrainingConfig) -> list[str]:
+    """Return where the dense layers lie of a model that has both kinds, one line or none."""
+    moe, pp = config.model.num_moe_layers(), config.parallelism.pp
+    dense = config.model.n_layers - moe
+    if not moe or not dense:
+        return []
+    line = f"{dense} dense and {moe} MoE layers are spread evenly over the model"
+    if pp == 1:
+        return [line]
+    if dense % pp == 0 and moe % pp == 0:
+        return [f"{line}: {dense // pp} and {moe // pp} on each of {pp} pipeline stages"]
+    return [
+        f"{line}, which pp={pp} stages do not share in whole layers: each counts the mean of both kinds; one with "
+        "an MoE layer more needs more memory"
+    ]

@@ -55,7 +55,9 @@ class Step:
 
 def evaluate_step(problem: Problem) -> Step:
     """Return the evaluated step; raise PlanError when it cannot be priced."""
-    cases = Cases.of(problem.model, problem.cluster, problem.layout, problem.workload, problem.stack)
+    cases = _with_layers_spread(
+        Cases.of(problem.model, problem.cluster, problem.layout, problem.workload, problem.stack)
+    )
     counts, weight = _micro_batches(cases)
     runnable = replace(cases, accumulation=counts)
     evaluation = evaluate(runnable)
@@ -70,6 +72,11 @@ def evaluate_step(problem: Problem) -> Step:
         tensors = kept
     found = _between((evaluation, reduction, gather, alive, tensors), weight)
     return Step(problem, cases, *found)
+
+
+def _with_layers_spread(cases: Cases) -> Cases:
+    """Return the cases with dense layers evenly between those with experts, whatever their share, as dlcalc has it."""
+    return replace(cases, model=replace(cases.model, leading_dense=np.zeros(1)))
 
 
 def _micro_batches(cases: Cases) -> tuple[Array, float]:

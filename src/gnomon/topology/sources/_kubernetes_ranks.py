@@ -20,7 +20,8 @@ RANK_KEYS = (
 REPLICA_TYPE = "training.kubeflow.org/replica-type"
 
 _RANK = re.compile(r"[0-9]{1,9}")
-_TRAILING_RANK = re.compile(r".*-([0-9]{1,9})")
+_WORKER_RANK = re.compile(r"worker-([0-9]{1,9})(?![0-9a-z])")  # not the random 7k2px that a Deployment appends
+_TRAILING_RANK = re.compile(r"-([0-9]{1,9})$")
 
 
 def job_pods(pods: Sequence[KubernetesPod], prefix: str) -> list[KubernetesPod]:
@@ -72,14 +73,15 @@ def node_ranks(pods: Sequence[KubernetesPod]) -> dict[str, int]:
 
 
 def _own_rank(pod: KubernetesPod) -> int:
+    """Return the rank that a pod's marks give, else that of `worker-N` in its name, else the number at its end."""
     for key in RANK_KEYS:
         if _RANK.fullmatch(pod.marks.get(key, "")):
             return int(pod.marks[key])
-    match = _TRAILING_RANK.fullmatch(pod.name)
+    match = _WORKER_RANK.search(pod.name) or _TRAILING_RANK.search(pod.name)
     if match is None:
         raise TopologyError(
-            f"The rank of pod {pod} is not known: its name does not end in a number, and it has none of the labels "
-            f"{', '.join(RANK_KEYS)}."
+            f"The rank of pod {pod} is not known: its name has no 'worker-' with a number, it "
+            f"does not end in a number, and the pod has none of the labels {', '.join(RANK_KEYS)}."
         )
     return int(match[1])
 

@@ -124,7 +124,7 @@ def _topology(
             "path": paths[node.name],
             "accelerators": node.accelerators or sum(pod.accelerators for pod in own[node.name]) or None,
             "rank": ranks.get(node.name),
-            "busy": node.name in taken or not node.accepts_pods,
+            "busy": node.name not in ranks and (node.name in taken or not node.accepts_pods),
             "labels": _labels(node, own[node.name]),
         }
         for node in nodes
