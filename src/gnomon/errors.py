@@ -137,10 +137,14 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     typed = str(name).lower()
     longer = [option for option in options if len(typed) > 1 and typed in option.lower()]
     near = nearest(name, options)
-    if len(difflib.get_close_matches(str(name), options, n=2, cutoff=SLIP)) != 1:
-        if len(longer) > 1:
-            return f"Names that contain it: {', '.join(longer)}."
-        near = longer[0] if longer else near
+    begun = [option for option in longer if option.lower().startswith(typed)]
+    slips = [n for n in difflib.get_close_matches(str(name), options, n=2, cutoff=SLIP) if len(n) >= len(typed)]
+    if len(slips) == 1 and not (slips[0] in begun and len(begun) > 1):
+        near = slips[0]
+    elif len(longer) > 1:
+        return f"Names that contain it: {', '.join(longer)}."
+    elif longer:
+        near = longer[0]
     if near is not None:
         return f"Did you mean '{near}'?"
     return f"Valid names: {', '.join(options)}." if options else ""

@@ -70,7 +70,6 @@ layouts = st.builds(
     Layout,
     dp=st.sampled_from([1, 2, 4]),
     tp=sizes,
-    cp=st.sampled_from([1, 2]),
     zero_stage=st.sampled_from([0, 1, 2, 3]),
     recompute=st.sampled_from(["none", "selective", "full"]),
 )

@@ -65,6 +65,10 @@ def read(**columns: object):
         ),
         ("fully_shard", 3, None, "fsdp"),
         ("sharded over 16 GPUs", 3, 16, "fsdp"),
+        ("sharded checkpoint", 3, None, "megatron-core"),
+        ("distributed optimizer no offload", 1, None, "megatron-core"),
+        ("distributed optimizer not used", 0, None, "megatron-core"),
+        *((words, 3, None, "fsdp") for words in ("FSDP w/o CPU offload", "FSDP, no cpu offload")),
         ("none (DDP)", 0, None, "megatron-core"),
         ("NO_SHARD", 0, None, "fsdp"),
         ("DDP", 0, None, "megatron-core"),
@@ -144,7 +148,10 @@ def test_sharding_that_leaves_something_open(text: str, remark: str) -> None:
         ("selective, every 4 layers", {"zero_stage_or_fsdp": "FSDP"}, ("full", 0.25)),
         *((word, {"year": 2021}, NOTHING) for word in ("N", "unused", "w/o activation checkpointing")),
         *((word, {"year": 2021}, NOTHING) for word in ("full recompute disabled", "selective recompute disabled")),
-        ("full, offload disabled", {}, FULL),
+        *(
+            (word, {}, FULL)
+            for word in ("full, offload disabled", "full with offload disabled", "full cpu_offload=false")
+        ),
         ("50%", {}, ("full", 0.5)),
     ],
 )
@@ -218,7 +225,10 @@ def test_schedules_that_leave_something_open() -> None:
         ("fp16/bf16", "A100-80GB", "bf16"),
         *((label, "H100", "bf16") for label in ("BF16 (no FP8)", "bf16, fp8=False", "bf16, fp8 off", "non-FP8 BF16")),
         *((label, "H100", "bf16") for label in ("bf16, FP8 optimizer states", "bf16 + fp8 all-gather")),
-        ("FP8 (E4M3), bf16 gradients", "H100", "fp8"),
+        *(
+            (label, "H100", "fp8")
+            for label in ("FP8 (E4M3), bf16 gradients", "fp8 compute", "float8 all-gather fp8 compute")
+        ),
         ("FP8-MX", "H100", "mxfp8"),
         ("NVFP4", "B200", "nvfp4"),
         ("float32", "A100-80GB", "fp32"),
@@ -240,9 +250,18 @@ def test_what_is_no_training_is_refused(task: str) -> None:
         read(task=task)
 
 
+@pytest.mark.parametrize("task", ["decoder-only pretraining", "text generation pretraining", "training (no inference)"])
+def test_training_is_not_taken_for_serving(task: str) -> None:
+    assert read(task=task)[1] == ()
+
+
 @pytest.mark.parametrize(
     ("columns", "remark"),
     [
+        (
+            {"tp": 8, "seq_len": 2052},
+            "sp is blank and tp=8 does not divide the sequence: no sequence parallelism is taken",
+        ),
         ({"dp": 4}, "dp=4 is not n_accel / (tp x pp x cp) = 128, which is taken"),
         ({"grad_accum": 3}, "grad_accum=3 is not gbs / (mbs x dp) = 256 / (1 x 128): not used"),
         (
@@ -255,7 +274,9 @@ def test_what_contradicts_the_rest_or_is_not_priced_is_remarked(columns: dict, r
     assert read(**columns)[1] == (remark,)
 
 
-@pytest.mark.parametrize("columns", [{"dp": 128, "grad_accum": 2}, {"zero_stage_or_fsdp": "ZeRO-3, no offload"}])
+@pytest.mark.parametrize(
+    "columns", [{"dp": 128, "grad_accum": 2}, {"dp": "none"}, {"zero_stage_or_fsdp": "ZeRO-3, no offload"}]
+)
 def test_what_agrees_is_not_remarked(columns: dict) -> None:
     assert read(**columns)[1] == ()
 

@@ -390,9 +390,10 @@ def _windows(cases: Cases, state: StateWork, slow: StageWork, idle_s: Array) -> 
     """
     more = (cases.accumulation - 1.0) / cases.accumulation
     asynchronous = cases.storage.asynchronous > 0
+    whole = slow.device_s + more * total(state.accumulation.passes.values())
 
     def window(device: Array, launches: Array) -> Array:
-        showing = idle_s / cases.accumulation * (device / np.maximum(slow.device_s, TINY))
+        showing = idle_s / cases.accumulation * (device / np.maximum(whole, TINY))
         return device + (showing if np.all(asynchronous) else np.where(asynchronous, showing, launches))
 
     backward = window(

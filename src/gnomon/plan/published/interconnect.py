@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gnomon.errors import PlanError
-from gnomon.plan.published.columns import with_digits
+from gnomon.plan.published.columns import NUMBERS, with_digits
 
 PREFIXES = {"m": 1e6, "g": 1e9, "t": 1e12}
 ETHERNET = {10, 25, 40, 50, 56, 100, 200, 400, 800, 1600}  # Gb/s of an adapter, written without "b/s"
+LARGEST_ADAPTER = 1.6e12  # bits per second
 CLEARLY_A_RATE = 100  # "100G" is a network, "40G" may be memory unless a network word stands beside it
 
 _ADAPTERS = r"nics?|hcas?|adapters?|ports?|rails?|cards?"
@@ -30,6 +31,7 @@ _PCIE = r"\bpci(?:e|-e|[- ]express)\b"
 _OTHER_NETWORK = r"storage|front-?end|management|\bmgmt\b"
 _ACCELERATOR = r"(?:gpu|accelerator|accel|chip|device|gcd|tpu)s?\b"
 _EACH = r"(?:\bper|\beach|\bevery|/)[\s-]*"
+_HOST = r"(?:node|host|server|machine|instance)"
 _WORD = rf"(?:[efhnqx]dr|ib|infiniband|connectx-?\d*|cx-?\d|ethernet|roce|efa|nvidia|mellanox|{_ADAPTERS})"
 _RATE = re.compile(
     rf"(?<![\w.])(?<!\d,)(?:(?P<count>\d+)\s*[x×*]\s*(?P<named>(?:{_WORD}[\s(-]+)*))?"
@@ -89,11 +91,11 @@ def read_interconnect(note: str, per_node: int) -> Interconnect:
 
 def _abbreviated(note: str) -> str:
     """Return a note with its numbers in digits, its units in letters, and the rate behind a name (HDR100) apart."""
-    digits = re.sub(r"\b(\d+) (?=\d+(?:\.\d+)?\s*[mgt](?:b|ig|er))", r"\1 x ", with_digits(note), flags=re.IGNORECASE)
+    spelled = re.sub(rf"\b({'|'.join(NUMBERS)}) (?=\d)", r"\1 x ", note, flags=re.IGNORECASE)  # eight 400 Gb/s NICs
     named = re.sub(
         r"\b([efhnqx]dr)-?(\d{2,3})(?![\d.])(\s*[gt]b?(?:it|ps|/s|\b))?",
         lambda name: f"{name[1]} {name[2]}{name[3] or ' Gb/s'}",
-        digits,
+        with_digits(spelled),
         flags=re.IGNORECASE,
     )
     return re.sub(
@@ -155,7 +157,8 @@ def _scoped(rate: re.Match[str], around: str, bits: float, per_node: int, note: 
     several = re.search(
         r"(\d+)\s*(?:[\w-]+\s+){0,2}(?:nics|hcas|adapters|ports|rails|cards)\W*(?:of|at|with)?\s*$", head
     )
-    together = "(" in (rate["named"] or "") and re.search(r"^\W*(?:in )?(?:total|aggregate|combined)", tail)
+    whole = bits > LARGEST_ADAPTER or re.search(rf"^\W*(?:(?:in )?(?:total|aggregate|combined)|{_EACH}{_HOST})", tail)
+    together = "(" in (rate["named"] or "") and whole
     count = "1" if together else rate["count"] or rate["times"] or (several and several[1])
     one_each = rf"\b(?:1|one)\s+(?:{_ADAPTERS})\s+per\s+{_ACCELERATOR}"
     if count:
@@ -166,9 +169,7 @@ def _scoped(rate: re.Match[str], around: str, bits: float, per_node: int, note: 
     if not count and re.search(rf"{_EACH}(?:{_ADAPTERS}|links?)\b|\beach\b", tail):
         counts = set(re.findall(rf"(\d+)\s*(?:[x×]\s*)?(?:[\w-]+\s+){{0,2}}(?:{_ADAPTERS})\b", note.lower()))
         return _Stated(bits * float(counts.pop()), "node") if len(counts) == 1 else _Stated(bits, "adapter")
-    per_host = (
-        rf"{_EACH}(?:node|host|server|machine|instance)|node-(?:to-)?node|inter-?node|between nodes|total|aggregate"
-    )
+    per_host = rf"{_EACH}{_HOST}|node-(?:to-)?node|inter-?node|between nodes|total|aggregate"
     return _Stated(bits * factor, "node" if count or re.search(per_host, around) else "")
 
 

@@ -25,8 +25,9 @@ LABELS = (
 # numbers of 8 bits and fewer of something else than products, and products that are said not to be in them
 _SMALL = r"(?:\w*fp4|\w*fp8|float8|int8|aqt)"
 ELSEWHERE = (
-    rf"{_SMALL}[ -](?:optimi|adam|moment|grad|kv|comp|comm|all-?gather)[\w -]*"
-    rf"|{_SMALL}\s*[=:]?\s*(?:is )?(?:off|false|disabled|none|0)\b|(?:\bno|\bnot|\bnon|without|w/o)[ -]{_SMALL}"
+    rf"{_SMALL}[ -](?:optimi|adam|moment|grad|kv|compress|comm|all-?gather)(?:(?!\w*fp\d|float8|int8)[\w -])*"
+    rf"|{_SMALL}\s*[=:]?\s*(?:is )?(?:off|false|disabled|none|0(?![.\d]))\b"
+    rf"|(?:\bno|\bnot|\bnon|without|w/o)[ -]{_SMALL}"
 )
 
 

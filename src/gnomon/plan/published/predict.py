@@ -27,7 +27,7 @@ POSITIVE = (
     "n_accel", "hidden", "vocab", "seq_len", "gbs", "mbs", "accel_per_node", "n_heads", "n_layers", "tp", "pp", "cp",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "ffn_hidden", "n_kv_heads", "experts", "top_k", "ep", "etp", "vp_or_interleave", "dp", "grad_accum",
+    "ffn_hidden", "n_kv_heads", "experts", "top_k", "ep", "etp", "vp_or_interleave", "grad_accum",
     "moe_ffn_hidden", "mtp_layers", "window", "peak_tflops_used",
 )  # fmt: skip
 # more is a slip of the pen, and overflows further on

@@ -12,7 +12,10 @@ from gnomon.spec import ModelSpec, StackSpec
 from gnomon.spec.layout import Recompute
 
 Row = Mapping[str, Any]
-NOTHING = r"(?:none|no|not|off|disabled|unused|false|0|without|w/o|never)\b|n$|[^;,(]*\b(?:disabled|off|false|unused)$"
+NOTHING = (
+    r"(?:none|no|not|off|disabled|unused|false|0|without|w/o|never)\b|n$"
+    r"|(?:(?:full|selective|activation|gradient|recomput\w*|remat\w*|checkpoint\w*|is)[\s_:=-]+)+(?:disabled|off|false|unused)$"
+)
 SELECTIVE_SINCE = 2023  # Megatron-LM's default; it came in the course of 2022
 # what only names the setting: "remat_policy: none", "activation_checkpoint.mode = full"
 NAMES = (
@@ -35,7 +38,10 @@ def recompute_of(row: Row, stack: StackSpec, model: ModelSpec, remarks: list[str
     if not stated:
         return _usual(row, stack), 1.0
     words = re.sub(NAMES, "", stated)
-    share = _share(f"{words} of layers" if words.endswith("%") else stated, model.num_layers)
+    share = _share(
+        f"{words} of layers" if re.fullmatch(r"(?:full|selective)?[\s:=-]*[\d.]+\s*%", words) else stated,
+        model.num_layers,
+    )
     if re.match(NOTHING, words) or share == 0:
         return "none", 1.0
     if share is not None and re.search(r"\d+ layers?", stated) and (integer(row, "pp") or 1) > 1:

@@ -61,7 +61,9 @@ def _problem(row: Row, remarks: list[str]) -> Problem:
     layout = layout_of(row, stack, model, cluster, remarks)
     workload = workload_of(row, layout, stack, cluster, remarks)
     compiled = stack.name == "xla"  # the compiler pads sequences that do not divide
-    check_splits(model, layout.model_copy(update={"sequence_parallel": False}) if compiled else layout, workload)
+    check_splits(
+        model, layout.model_copy(update={"sequence_parallel": False, "cp": 1}) if compiled else layout, workload
+    )
     return Problem(model, cluster, layout, workload, stack)
 
 
@@ -69,7 +71,8 @@ def _check_task(row: Row) -> None:
     task = text(row, "task")
     if "lora" in task:
         raise PlanError("LoRA fine-tuning is not priced: most weights get no gradient")
-    if re.search(r"infer|serv|prefill|decod|generat", task):
+    served = re.search(r"\b(?:inference|serving|prefill|decod(?:e|ing)|generation)\b", task)
+    if served and not re.search(r"train|tun|sft", task):
         raise PlanError(f"column task is {row['task']!r}; training steps are predicted here, see gnomon plan inference")
 
 
@@ -223,8 +226,8 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
     if ranks % inner:
         raise PlanError(f"tp x pp x cp = {tp} x {pp} x {cp} does not divide n_accel={ranks}")
     dp = ranks // inner
-    stated = integer(row, "dp")
-    if stated and stated != dp:
+    stated = text(row, "dp").removesuffix(".0")
+    if stated.isdecimal() and int(stated) != dp:
         remarks.append(f"dp={stated} is not n_accel / (tp x pp x cp) = {dp}, which is taken")
     _check_heads(row, model, tp)
     zero, shard = zero_of(row, stack, cluster, dp * cp, remarks)
@@ -232,8 +235,11 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
     vpp = vpp if pp > 1 and schedule == "1f1b" else 1
     if vpp > 1 and not whole_chunks(model.num_layers, pp * vpp):
         remarks.append(f"pp x vpp = {pp} x {vpp} chunks do not divide the {model.num_layers} layers")
-    stated = integer(row, "sp")
-    usual = stack.name not in CLASSIC and (stack.name == "xla" or needed(row, "seq_len") % (cp * tp) == 0)
+    sequence_parallel = integer(row, "sp")
+    divides = stack.name == "xla" or needed(row, "seq_len") % (cp * tp) == 0
+    if sequence_parallel is None and stack.name not in CLASSIC and not divides:
+        remarks.append(f"sp is blank and tp={tp} does not divide the sequence: no sequence parallelism is taken")
+    usual = stack.name not in CLASSIC and divides
     recompute, share = recompute_of(row, stack, model, remarks)
     return Layout.from_mapping(
         {
@@ -245,7 +251,7 @@ def layout_of(row: Row, stack: StackSpec, model: ModelSpec, cluster: ClusterSpec
             "expert_tp": expert_tp,
             "vpp": vpp,
             "schedule": schedule,
-            "sequence_parallel": usual if stated is None else bool(stated),
+            "sequence_parallel": usual if sequence_parallel is None else bool(sequence_parallel),
             "zero_stage": zero,
             "shard_ranks": shard,
             "recompute": recompute,

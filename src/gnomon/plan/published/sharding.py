@@ -22,10 +22,12 @@ _WHOLE = (
 )
 _OPTIMIZER = r"dist(?:ributed)?[ _-]?opt|shard(?:ed|s|ing)?[ _-](?:the )?optim|optimizer (?:states? )?shard"
 _WHOLE_OPTIMIZER = (
-    rf"(?:\bno|\bnot|\bnon|without|w/o)[ -](?:a )?(?:{_OPTIMIZER})"
-    rf"|(?:{_OPTIMIZER})\w*\s*[=:]?\s*(?:is )?(?:off|false|no|none|disabled|0)\b"
+    rf"(?:\bno|\bnot|\bnon|without|w/o|not using)[ -](?:a )?(?:{_OPTIMIZER})"
+    rf"|(?:{_OPTIMIZER})\w*"
+    r"(?:\s*[=:]\s*(?:off|false|no|none|0)|\s+(?:is )?(?:off|false|none|disabled|unused|not used))\b"
 )
 _IN_NODE = r"hsdp|hybrid[_ -]?shard|(?:in|within|inside) (?:a |the |one |each )?node|intra-?node"
+_UNNAMED = r"^shard(?:ed|ing)?$|(?:data|params?|parameters?|weights?|states?)[ -]shard|shard\w* (?:over|across|\d)"
 _DEGREE = r"(?:dp[_-]shard|data_parallel_shard)(?:_degree)?\s*[=: ]\s*(-?\d+)"
 _AXIS = r"(?:ici|dcn)_fsdp(?:_transpose)?(?:_parallelism)?\s*[=: ]?\s*(-?\d+)"
 _OF_RANKS = r"(\d+)\b(?!\s*(?:[x×*]|nodes?|pods?|slices?|replicas?|copies)\b)"
@@ -69,7 +71,7 @@ def read_sharding(text: str) -> Sharding:
     degree = re.search(_DEGREE, words)
     if degree is not None and int(degree.group(1)) == 1 and not named:
         return Sharding(stage=0)  # copies alone
-    unnamed = stage == 3 and not named and "shard" in words
+    unnamed = stage == 3 and not named and re.search(_UNNAMED, words) is not None
     family: Literal["", "fsdp", "zero"] = "fsdp" if fsdp or unnamed else "zero" if named else ""
     group = _group(words, degree)
     return Sharding(family, stage, group, bool(re.search(_IN_NODE, words)) and group is None, degree is not None)
@@ -78,7 +80,7 @@ def read_sharding(text: str) -> Sharding:
 def _stage_in_words(words: str, fsdp: bool) -> int | None:
     if "shard_grad_op" in words:
         return 2
-    if re.search(_WHOLE_OPTIMIZER, words):
+    if re.search(_WHOLE_OPTIMIZER, words) and not fsdp:
         return 0
     if re.search(_OPTIMIZER, words):
         return 1

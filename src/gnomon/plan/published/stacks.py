@@ -38,13 +38,15 @@ CLASSIC = ("megatron", "megatron-deepspeed", "bigscience")  # families with the 
 CORE = ("megatron-bridge", "nemo", "megatron-core", "megatron-lm", "dgxc")
 COMPILED = ("fms-fsdp", "compile")  # fms-fsdp compiles by default
 NO_OVERLAP = (
-    r"(?:\bnot|\bno|\bnever|n['’]t|\bwithout|\bw/o|\bnon|\bdisabl(?:e|ed|ing))[ -](?:[\w/&]+[ -]){0,3}overlap"
+    r"(?:\bnot|\bno|\bnever|n['’]t|\bwithout|\bw/o|\bnon|\bdisabl(?:e|ed|ing))[ -]"
+    r"(?:(?!but\b|with\b|and\b|thanks\b|due\b)[\w/&]+[ -]){0,3}overlap"
     r"|overlap\w*\s*[:=]?\s*"
     r"(?:(?:of|for) (?:(?!with\b|but\b|and\b|no\b)[\w-]+ ){1,4})?"
     r"(?:is |are |was )?(?:turned |switched )?(?:off|disabled|none|false|no|0(?![.\d]))\b"
 )
-NEGATED = r"\b(?:not?|non|without|un\w+|disabled?|off|false|none|n/?a)\b|[=:]\s*0(?![.\d])"  # of a clause
-PIPELINE = r"\bp2p|_p2p|\bpp\b|\bpp_|pipeline"  # between stages, which no constant hides
+NEGATED = r"\b(?:not?|non|without|w/o|un\w+|disabled?|off|false|none|n/?a)\b|[=:]\s*0(?![.\d])"  # of a clause
+# of sends between stages, which no constant hides
+PIPELINE = r"p2p(?:\W+\w+){0,2}\W+overlap|(?:\bpp|pipeline)\W*overlap|overlap\w*?[ _](?:of )?(?:p2p|pp\b|pipeline)"
 OVERLAPS = {
     "overlap_tensor": r"\btp\b|tensor|\btp_",
     "overlap_data": r"\bd?dp\b|data|grad|all-?reduce",
@@ -144,7 +146,7 @@ def zero_of(
     """
     words = statement(row, "zero_stage_or_fsdp")
     stated = read_sharding(words)
-    if re.search(r"(?<!no )(?<!without )(?<!w/o )off-?load(?!\w*\s*[=:]?\s*(?:off|false|none|no|0)\b)", words):
+    if _says(words, r"off-?load"):
         remarks.append("zero_stage_or_fsdp states an offload to the host, which is not priced: as without it")
     usual = 0 if stack.name in CLASSIC else {"megatron-core": 1}.get(stack.name, 3)
     tp, cp = integer(row, "tp") or 1, integer(row, "cp") or 1
